@@ -1,0 +1,2 @@
+//! Identifiers, limits and digests that every crate may use.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+#![forbid(unsafe_code)]
+//! The binary `veritas-sdr`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The step loop, the CPU backend and the sampler.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Reader and writer of GGUF files over byte slices.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! CPU kernels per instruction set and the thread team that runs them.

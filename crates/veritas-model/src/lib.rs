@@ -1,0 +1,2 @@
+//! Architectures: metadata and tensors become a plan.
+#![forbid(unsafe_code)]

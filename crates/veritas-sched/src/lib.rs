@@ -1,0 +1,2 @@
+//! Block pool and scheduler: pure state machines.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Instruction-set levels: detection, proof tokens and a cap.
