@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod data;
+pub mod fuzz;
 
 pub use data::{Tensor, Tensors, committed, test_data};

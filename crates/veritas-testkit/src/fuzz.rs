@@ -1,0 +1,5 @@
+//! Oracles of the fuzz targets: each takes what the fuzzer made and panics if a promise is broken.
+//!
+//! The targets in `fuzz/` and the tests that run the committed corpus call the same functions.
+
+pub mod gguf;
