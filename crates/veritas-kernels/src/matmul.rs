@@ -1,0 +1,97 @@
+//! The product of a weight matrix and a batch of activations.
+
+use veritas_quant::GgmlType;
+use veritas_quant::activation::ActivationFormat;
+
+use crate::activations::Activations;
+use crate::error::Error;
+use crate::table::{Kernels, RowsKernel};
+use crate::team::Team;
+use crate::tile::TileOutput;
+
+/// Weight rows of a task are a multiple of this where there are enough rows: every kernel's register tile divides it.
+const ROWS_STEP: usize = 16;
+
+/// Tasks per thread at which the rows are cut no finer: enough to even out threads of different speed.
+const TASKS_PER_THREAD: usize = 8;
+
+/// Most weight bytes of a task, so that a tile's unpacked rows stay in the second-level cache.
+const TASK_BYTES_MAX: usize = 256 << 10;
+
+/// A weight matrix as it lies in the file: `rows` outputs of `cols` weights each.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// The weights' type.
+    pub ty: GgmlType,
+    /// The rows one after the other: `rows * ty.row_bytes(cols)` bytes, in any alignment.
+    pub data: &'a [u8],
+    /// Outputs.
+    pub rows: usize,
+    /// Weights in a row, inputs.
+    pub cols: usize,
+}
+
+/// `out[r, n] = Σ_k w[n, k] · x[r, k]` for each activation row `r` and weight row `n`, in the canonical order of the
+/// weights' type. `out` is `[activation rows, w.rows]`, row-major.
+///
+/// # Errors
+/// [`Error::UnsupportedType`], [`Error::Format`] if the activations were prepared for other weights,
+/// [`Error::Shape`] if the sizes do not fit together.
+pub fn matmul(
+    kernels: &Kernels,
+    team: &Team,
+    w: &Matrix<'_>,
+    acts: &Activations,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    let unsupported = Error::UnsupportedType { ty: w.ty };
+    let format = ActivationFormat::for_weights(w.ty).ok_or(unsupported.clone())?;
+    let kernel = kernels.rows_kernel(w.ty).ok_or(unsupported)?;
+    if acts.format() != Some(format) {
+        let found = acts.format().map_or_else(|| "nothing prepared".to_owned(), |found| format!("{found:?}"));
+        return Err(Error::Format { ty: w.ty, expected: format!("{format:?}"), found });
+    }
+    shape("activations in a row", w.cols, acts.cols())?;
+    let row_bytes = w.ty.row_bytes(w.cols).ok_or(Error::Shape {
+        what: "weights in a row (a multiple of the block)",
+        expected: w.ty.block_len(),
+        found: w.cols,
+    })?;
+    shape("bytes of the weights", row_bytes.saturating_mul(w.rows), w.data.len())?;
+    shape("outputs", acts.rows().saturating_mul(w.rows), out.len())?;
+    if !out.is_empty() {
+        run(kernel, team, w, row_bytes, acts, out);
+    }
+    Ok(())
+}
+
+fn run(kernel: RowsKernel, team: &Team, w: &Matrix<'_>, row_bytes: usize, acts: &Activations, out: &mut [f32]) {
+    let task_rows = task_rows(w.rows, row_bytes, team.n_threads());
+    let output = TileOutput::new(out, acts.rows(), w.rows);
+    team.run(w.rows.div_ceil(task_rows), &|task, _thread| {
+        let first = task * task_rows;
+        let n_rows = task_rows.min(w.rows - first);
+        let data = &w.data[first * row_bytes..][..n_rows * row_bytes];
+        // SAFETY: tasks cover disjoint ranges of rows. The kernel came from a table whose level this machine has.
+        unsafe { kernel(data, n_rows, w.cols, acts, &mut output.writer(first, n_rows)) };
+    });
+}
+
+/// Weight rows of one task.
+fn task_rows(rows: usize, row_bytes: usize, n_threads: usize) -> usize {
+    if n_threads == 1 {
+        // One thread needs no balance, but the tile's bound holds.
+        return clamp_to_bytes(rows, row_bytes);
+    }
+    let even = rows.div_ceil(n_threads * TASKS_PER_THREAD).next_multiple_of(ROWS_STEP);
+    clamp_to_bytes(even, row_bytes)
+}
+
+fn clamp_to_bytes(rows: usize, row_bytes: usize) -> usize {
+    let most = (TASK_BYTES_MAX / row_bytes.max(1)) / ROWS_STEP * ROWS_STEP;
+    rows.min(most.max(ROWS_STEP))
+}
+
+fn shape(what: &'static str, expected: usize, found: usize) -> Result<(), Error> {
+    if expected == found { Ok(()) } else { Err(Error::Shape { what, expected, found }) }
+}

@@ -1,0 +1,77 @@
+//! Quantised products with AVX-512 and VNNI.
+//!
+//! Many activation rows: panels of sixteen weight rows times tiles of up to eight activation rows (`tile`). `vpdpbusd`
+//! multiplies unsigned with signed bytes and adds four products in i32 without saturation; the weights are made
+//! unsigned by adding 128, and the accumulators start from −128 times the sum of the activations.
+//!
+//! Few activation rows: the readers of [`avx2`](super::avx2). They are bound by memory, and every machine of this level
+//! has their instructions.
+
+mod tile;
+
+use veritas_quant::GgmlType;
+use veritas_quant::unpack::{self, Format};
+
+use super::avx2::{self, Direct};
+use crate::Activations;
+use crate::table::RowsKernel;
+use crate::tile::TileWriter;
+
+/// The kernel of a type, or `None` where only the portable one exists.
+pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
+    Some(match ty {
+        GgmlType::Q4_0 => direct_rows::<unpack::Q4_0>,
+        GgmlType::Q5_0 => direct_rows::<unpack::Q5_0>,
+        GgmlType::Q8_0 => direct_rows::<unpack::Q8_0>,
+        GgmlType::Q4_K => direct_rows::<unpack::Q4_K>,
+        GgmlType::Q5_K => direct_rows::<unpack::Q5_K>,
+        GgmlType::Q6_K => direct_rows::<unpack::Q6_K>,
+        GgmlType::Q4_1 => unpacked_rows::<unpack::Q4_1>,
+        GgmlType::Q5_1 => unpacked_rows::<unpack::Q5_1>,
+        GgmlType::IQ4_NL => unpacked_rows::<unpack::IQ4_NL>,
+        GgmlType::MXFP4 => unpacked_rows::<unpack::MXFP4>,
+        GgmlType::Q2_K => unpacked_rows::<unpack::Q2_K>,
+        GgmlType::Q3_K => unpacked_rows::<unpack::Q3_K>,
+        GgmlType::IQ4_XS => unpacked_rows::<unpack::IQ4_XS>,
+        GgmlType::IQ2_XXS => unpacked_rows::<unpack::IQ2_XXS>,
+        GgmlType::IQ2_XS => unpacked_rows::<unpack::IQ2_XS>,
+        GgmlType::IQ2_S => unpacked_rows::<unpack::IQ2_S>,
+        GgmlType::IQ3_XXS => unpacked_rows::<unpack::IQ3_XXS>,
+        GgmlType::IQ3_S => unpacked_rows::<unpack::IQ3_S>,
+        GgmlType::IQ1_S => unpacked_rows::<unpack::IQ1_S>,
+        GgmlType::IQ1_M => unpacked_rows::<unpack::IQ1_M>,
+        _ => return None,
+    })
+}
+
+/// The rows of a format that is read in registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn direct_rows<F: Direct>(
+    w: &[u8],
+    n_rows: usize,
+    cols: usize,
+    acts: &Activations,
+    out: &mut TileWriter<'_>,
+) {
+    if acts.rows() >= avx2::PANEL_ROWS_MIN {
+        tile::rows::<F>(w, n_rows, cols, acts, out);
+    } else {
+        avx2::decode::<F>(w, n_rows, cols, acts, out);
+    }
+}
+
+/// The rows of a format that is unpacked through memory.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn unpacked_rows<F: Format>(
+    w: &[u8],
+    n_rows: usize,
+    cols: usize,
+    acts: &Activations,
+    out: &mut TileWriter<'_>,
+) {
+    if acts.rows() > 1 {
+        tile::rows::<F>(w, n_rows, cols, acts, out);
+    } else {
+        avx2::decode_unpacked::<F>(w, n_rows, cols, acts, out);
+    }
+}

@@ -1,0 +1,171 @@
+//! Panels of sixteen weight rows times tiles of up to eight activation rows.
+
+use std::arch::x86_64::*;
+
+use veritas_quant::unpack::{Format, GROUP};
+
+use crate::Activations;
+use crate::quant::panel::{Columns, PANEL_LEN, Panel, STEP, quad, row_slices, sum_pair};
+use crate::tile::TileWriter;
+
+/// Weight rows of a panel: the lanes of a vector.
+const ROWS: usize = 16;
+
+/// What makes signed bytes unsigned: it adds 128.
+const TO_UNSIGNED: u8 = 0x80;
+
+/// All weight rows, panel by panel, times all activation rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn rows<F: Format>(
+    w: &[u8],
+    n_rows: usize,
+    cols: usize,
+    acts: &Activations,
+    out: &mut TileWriter<'_>,
+) {
+    let n_acts = acts.rows();
+    let mut panel = Panel::<ROWS>::new();
+    let mut sums = vec![[0.0f32; ROWS]; n_acts];
+    for first in (0..n_rows).step_by(ROWS) {
+        sums.fill([0.0; ROWS]);
+        for at in (0..cols).step_by(PANEL_LEN) {
+            let len = PANEL_LEN.min(cols - at);
+            let rows = row_slices::<F, ROWS>(w, n_rows, cols, first, at / F::LEN, len / F::LEN);
+            panel.fill::<F, TO_UNSIGNED, false>(&rows);
+            let mut a = 0;
+            while a < n_acts {
+                let left = &mut sums[a..];
+                a += match left.len() {
+                    1 => tiles::<F, 1>(&panel, acts, a, at, len, left),
+                    2..4 => tiles::<F, 2>(&panel, acts, a, at, len, left),
+                    4..8 => tiles::<F, 4>(&panel, acts, a, at, len, left),
+                    _ => tiles::<F, 8>(&panel, acts, a, at, len, left),
+                };
+            }
+        }
+        let n_valid = ROWS.min(n_rows - first);
+        for (a, sums) in sums.iter().enumerate() {
+            out.row_mut(a)[first..first + n_valid].copy_from_slice(&sums[..n_valid]);
+        }
+    }
+}
+
+/// One tile of `C` activation rows from row `a` on. Returns `C`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tiles<F: Format, const C: usize>(
+    panel: &Panel<ROWS>,
+    acts: &Activations,
+    a: usize,
+    at: usize,
+    len: usize,
+    acc: &mut [[f32; ROWS]],
+) -> usize {
+    let columns = Columns::<C>::new(acts, a, at, len, F::SPAN);
+    let (acc, _) = acc.split_first_chunk_mut::<C>().expect("the caller chose C by the rows that are left");
+    match (F::SPAN, F::GROUP, F::MINS) {
+        (32, 32, false) => tile::<C, 32, 32, false>(panel, &columns, acc),
+        (32, 32, true) => tile::<C, 32, 32, true>(panel, &columns, acc),
+        (256, 16, false) => tile::<C, 256, 16, false>(panel, &columns, acc),
+        (256, 16, true) => tile::<C, 256, 16, true>(panel, &columns, acc),
+        (256, 32, false) => tile::<C, 256, 32, false>(panel, &columns, acc),
+        (256, 32, true) => tile::<C, 256, 32, true>(panel, &columns, acc),
+        _ => unreachable!("{} has no panel", F::TYPE),
+    }
+    C
+}
+
+/// Adds the products over the panel's stretch to `acc`, span by span in order. Spans of 256 have integer scales, one per
+/// `SCALE_LEN` weights; spans of 32 have none.
+///
+/// With the offset a sum over 32 weights is at most 32 · 255 · 127 = 1 036 320 in magnitude on the way, and after the
+/// correction what `veritas_quant::unpack` says.
+#[inline(never)] // One copy per kind of format, not one per format.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tile<const C: usize, const SPAN: usize, const SCALE_LEN: usize, const MINS: bool>(
+    panel: &Panel<ROWS>,
+    columns: &Columns<'_, C>,
+    acc: &mut [[f32; ROWS]; C],
+) {
+    let mut total = [_mm512_setzero_ps(); C];
+    for c in 0..C {
+        total[c] = floats(&acc[c]);
+    }
+    for span in 0..columns.scales[0].len() {
+        let mut dots = [_mm512_setzero_si512(); C];
+        for sub in span * SPAN / SCALE_LEN..(span + 1) * SPAN / SCALE_LEN {
+            let mut part = [_mm512_setzero_si512(); C];
+            for c in 0..C {
+                let sums = &columns.sums[c][sub * SCALE_LEN / GROUP..][..SCALE_LEN / GROUP];
+                let sum: i32 = sums.iter().map(|&sum| i32::from(sum)).sum();
+                part[c] = _mm512_set1_epi32(-128 * sum);
+            }
+            for step in sub * SCALE_LEN / STEP..(sub + 1) * SCALE_LEN / STEP {
+                let w = quads(&panel.quants[step]);
+                for c in 0..C {
+                    let q = _mm512_set1_epi32(quad(columns.q[c], step * STEP));
+                    part[c] = _mm512_dpbusd_epi32(part[c], w, q);
+                }
+            }
+            if SPAN == 256 {
+                let scale = dwords(&panel.scales[sub * SCALE_LEN / GROUP]);
+                for c in 0..C {
+                    dots[c] = _mm512_add_epi32(dots[c], _mm512_mullo_epi32(part[c], scale));
+                }
+            } else {
+                dots = part;
+            }
+        }
+        let d = floats(&panel.d[span]);
+        for c in 0..C {
+            let scale = _mm512_mul_ps(d, _mm512_set1_ps(columns.scales[c][span]));
+            total[c] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[c]), total[c]);
+        }
+        if MINS {
+            let mut mins = [_mm512_setzero_si512(); C];
+            for pair in span * SPAN / 32..(span + 1) * SPAN / 32 {
+                let min = words(&panel.mins[pair]);
+                for c in 0..C {
+                    let sums = _mm512_set1_epi32(sum_pair(columns.sums[c], 2 * pair));
+                    mins[c] = _mm512_dpwssd_epi32(mins[c], min, sums);
+                }
+            }
+            let d_min = floats(&panel.d_min[span]);
+            for c in 0..C {
+                let scale = _mm512_mul_ps(d_min, _mm512_set1_ps(columns.scales[c][span]));
+                total[c] = _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[c]), total[c]);
+            }
+        }
+    }
+    for c in 0..C {
+        // SAFETY: the array has sixteen elements, and the store needs no alignment.
+        unsafe { _mm512_storeu_ps(acc[c].as_mut_ptr(), total[c]) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn floats(x: &[f32; ROWS]) -> __m512 {
+    // SAFETY: the array has sixteen elements, and the load needs no alignment.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn dwords(x: &[i32; ROWS]) -> __m512i {
+    // SAFETY: the array has 64 bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quads(x: &[[u8; STEP]; ROWS]) -> __m512i {
+    // SAFETY: the array has 64 bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words(x: &[[i16; 2]; ROWS]) -> __m512i {
+    // SAFETY: the array has 64 bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
