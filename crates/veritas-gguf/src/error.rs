@@ -31,8 +31,9 @@ pub enum Error {
         /// The version that the file states.
         found: u32,
     },
-    /// The file ends inside something, or a count needs more bytes than are left.
-    #[error("the file is truncated: {what} at byte {offset} needs {needed} bytes, {left} are left")]
+    /// The file ends inside something, or a count needs more bytes than are left besides those that are spoken
+    /// for already.
+    #[error("the file is truncated: {what} at byte {offset}: at least {needed} bytes must follow, {left} do")]
     Truncated {
         /// What was being read.
         what: &'static str,

@@ -4,6 +4,24 @@
 //! whose tensors lie inside the file, aligned and apart from each other, or a typed [`Error`]; it never panics
 //! and never takes more memory than a small multiple of the file. [`Writer`] writes what [`parse`] reads.
 //! Files are opened elsewhere: this crate sees bytes and an [`io::Write`](std::io::Write).
+//!
+//! ```
+//! use veritas_gguf::{Metadata, Writer, parse};
+//! use veritas_quant::GgmlType;
+//!
+//! let mut metadata = Metadata::new();
+//! metadata.insert("general.architecture", "llama")?;
+//! let mut writer = Writer::new(metadata)?;
+//! writer.tensor("output_norm.weight", GgmlType::F32, &[2])?;
+//! let mut out = writer.start(Vec::new())?;
+//! out.write(&[0; 8])?;
+//! let file = out.finish()?;
+//!
+//! let gguf = parse(&file)?;
+//! assert_eq!(gguf.architecture()?, "llama");
+//! assert_eq!(gguf.tensors[0].data(&file), Some(&[0; 8][..]));
+//! # Ok::<(), veritas_gguf::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod error;

@@ -88,7 +88,7 @@ impl Metadata {
         self.by_key.binary_search_by(|&place| self.entries[place as usize].0.as_str().cmp(key))
     }
 
-    fn required<'a, T>(&'a self, key: &str, value: Option<T>) -> Result<T, Error> {
+    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, Error> {
         value.ok_or_else(|| Error::MissingKey { key: shown(key) })
     }
 
