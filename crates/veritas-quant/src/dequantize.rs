@@ -9,6 +9,8 @@ mod k;
 mod small;
 mod ternary;
 
+pub(crate) use small::half_power_of_two;
+
 use crate::{Error, GgmlType};
 
 /// Converts one row of `ty` to F32.

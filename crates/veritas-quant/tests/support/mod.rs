@@ -8,6 +8,7 @@ use veritas_quant::GgmlType;
 /// A tensor of the fixture.
 pub(crate) struct Tensor {
     pub(crate) ty: GgmlType,
+    #[allow(dead_code)] // Not every test that shares this module reads rows.
     pub(crate) row_len: usize,
     pub(crate) bytes: Vec<u8>,
 }
