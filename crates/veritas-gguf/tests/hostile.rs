@@ -7,6 +7,7 @@ mod bytes;
 use std::path::{Path, PathBuf};
 
 use bytes::{array, file, info, pair, string};
+use veritas_gguf::{Limits, parse_with_limits};
 use veritas_testkit::fuzz::gguf::check;
 
 /// A name, the bytes, and the variant of the error; `Ok` for files that are unusual but valid.
@@ -287,4 +288,40 @@ fn messages_name_what_is_wrong() {
     assert!(message("key-with-escapes").contains(r#""\u{1b}[2J\n\u{202e}""#));
     assert_eq!(message("wrong-magic"), "not a GGUF file: it begins with \"GGML\" instead of \"GGUF\"");
     assert_eq!(message("alignment-3"), "general.alignment is 3: it must be a power of two from 8 to 2097152");
+}
+
+/// Lowers one limit to a value.
+type Lower = fn(&mut Limits, u64);
+
+#[test]
+fn each_limit_is_enforced_at_its_value() {
+    // For each limit, what the valid file reaches: that much passes, one less is refused.
+    let reached: [(&str, u64, Lower); 9] = [
+        ("pairs", 17, |limits, n| limits.metadata_count = n),
+        ("key", "general.architecture".len() as u64, |limits, n| limits.key_bytes = n),
+        ("string", "Größe".len() as u64, |limits, n| limits.string_bytes = n),
+        ("array", 2, |limits, n| limits.array_elements = n),
+        ("depth", 2, |limits, n| limits.array_depth = n as u32),
+        ("tensors", 2, |limits, n| limits.tensors = n),
+        ("name", 1, |limits, n| limits.tensor_name_bytes = n),
+        ("dimensions", 2, |limits, n| limits.dimensions = n as u32),
+        ("header", header_bytes(), |limits, n| limits.header_bytes = n),
+    ];
+    for (what, n, lower) in reached {
+        let parse = |n| {
+            let mut limits = Limits::default();
+            lower(&mut limits, n);
+            variant(parse_with_limits(&good(), &limits))
+        };
+        assert_eq!(parse(n), "Ok", "{what}");
+        let refused = if what == "dimensions" { "DimensionCount" } else { "Limit" };
+        assert_eq!(parse(n - 1), refused, "{what}");
+    }
+}
+
+/// Bytes of the valid file up to the padding before its data.
+fn header_bytes() -> u64 {
+    let good = good();
+    let offset_of_b = [&0x80u64.to_le_bytes()[..], &[0]].concat();
+    good.windows(9).rposition(|window| window == offset_of_b).expect("the last offset is 128") as u64 + 8
 }
