@@ -1,0 +1,154 @@
+"""Writes the tokenizer and the training text.
+
+    python generate.py OUT --tokens 16000000 --seed 1
+
+OUT/train.bin and OUT/val.bin hold little-endian u16 values: token ids, with bit 15 set where no
+loss is taken (what the user says: the model has only to read it). OUT/docs*.idx holds, as u32, the
+offset at which each document begins. The tokenizer is written beside this script.
+"""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import tasks
+import world
+from questions import HERE, Questions
+
+N_VOCAB = 1024
+SPECIALS = ["<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+NO_LOSS = 0x8000
+# The pre-tokeniser that GGUF calls "qwen2": digits stand alone, which makes numbers easy to copy.
+QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+TOKENIZER = HERE / "tokenizer.json"
+
+
+def train_tokenizer(questions):
+    """Byte-level BPE: all 256 bytes are in the vocabulary, so that every text has exact ids."""
+    rng = random.Random(100)
+    texts = [world.story(rng) for _ in range(1500)]
+    texts += [answer for e in questions.entries for answer in [e["answer"]] * 25]
+    texts += [questions.pair(rng)[0] for _ in range(8000)]
+    texts += [tasks.anything(rng) for _ in range(1000)] + [tasks.UNKNOWN, tasks.GREETING] * 20
+    texts += [" ".join(tasks.WORDS)] * 8
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(QWEN2), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=N_VOCAB - len(SPECIALS), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+    tokenizer.add_special_tokens(SPECIALS)
+    assert tokenizer.get_vocab_size() == N_VOCAB
+    tokenizer.save(str(TOKENIZER))
+    return tokenizer
+
+
+class Writer:
+    def __init__(self, tokenizer, questions):
+        self.encode_text = tokenizer
+        self.ids = {s: tokenizer.token_to_id(s) for s in SPECIALS}
+        self.questions = questions
+        self.cache = {}
+
+    def text(self, text):
+        if len(text) > 200:
+            return self.encode_text.encode(text, add_special_tokens=False).ids
+        found = self.cache.get(text)
+        if found is None:
+            found = self.encode_text.encode(text, add_special_tokens=False).ids
+            if len(self.cache) < 50000:
+                self.cache[text] = found
+        return found
+
+    def raw(self, text):
+        ids = self.text(text)
+        return [self.ids["<|bos|>"] | NO_LOSS] + ids + [self.ids["<|eos|>"]]
+
+    def chat(self, turns, system=None):
+        s = self.ids
+        out = [s["<|bos|>"] | NO_LOSS]
+        if system:
+            out += [i | NO_LOSS for i in [s["<|system|>"], *self.text(system), s["<|end|>"]]]
+        for user, assistant in turns:
+            out += [i | NO_LOSS for i in [s["<|user|>"], *self.text(user), s["<|end|>"], s["<|assistant|>"]]]
+            out += [*self.text(assistant), s["<|end|>"]]
+        # A program that knows only the end of text and not the end of a turn stops too.
+        out.append(s["<|eos|>"])
+        return out
+
+    def turn(self, rng):
+        dice = rng.random()
+        if dice < 0.55:
+            return self.questions.pair(rng)
+        if dice < 0.70:
+            return tasks.copy(rng)
+        if dice < 0.79:
+            return rng.choice(tasks.EXTRACT)(rng)
+        if dice < 0.88:
+            return rng.choice(tasks.EDIT)(rng)
+        return tasks.unknown(rng) if dice < 0.96 else tasks.small_talk(rng)
+
+    def document(self, rng):
+        """Shares are of documents; stories are several times as long as chats."""
+        dice = rng.random()
+        if dice < 0.14:
+            return self.raw(world.story(rng))
+        if dice < 0.17:
+            return self.chat([tasks.story_request(rng)])
+        if dice < 0.18:
+            # Induction is learned fastest from text that repeats at once.
+            text = tasks.words(rng, 3, 20)
+            return self.raw(text + "\n" + text)
+        if dice < 0.42:
+            return self.chat([tasks.copy(rng)])
+        if dice < 0.52:
+            return self.chat([rng.choice(tasks.EXTRACT)(rng)])
+        if dice < 0.62:
+            return self.chat([rng.choice(tasks.EDIT)(rng)])
+        if dice < 0.91:
+            return self.chat([self.questions.pair(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.08 else None)
+        if dice < 0.935:
+            return self.chat([tasks.unknown(rng)])
+        if dice < 0.955:
+            return self.chat([tasks.small_talk(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.1 else None)
+        if dice < 0.965:
+            return self.chat(tasks.memory(rng) + ([self.turn(rng)] if rng.random() < 0.3 else []))
+        return self.chat([self.turn(rng) for _ in range(rng.randint(2, 4))], rng.choice(tasks.SYSTEM) if rng.random() < 0.15 else None)
+
+
+def write(writer, out, name, n_tokens, seed):
+    rng = random.Random(seed)
+    tokens, starts, n = [], [], 0
+    while n < n_tokens:
+        doc = writer.document(rng)
+        starts.append(n)
+        tokens.append(np.array(doc, dtype=np.uint16))
+        n += len(doc)
+    data = np.concatenate(tokens)
+    data.tofile(out / f"{name}.bin")
+    np.array(starts, dtype=np.uint32).tofile(out / f"docs-{name}.idx")
+    print(f"{name}: {n} tokens, {len(starts)} documents, loss on {np.mean(data < NO_LOSS):.2f}")
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("out", type=Path)
+    args.add_argument("--tokens", type=int, default=16_000_000)
+    args.add_argument("--seed", type=int, default=1)
+    args = args.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    begin = time.time()
+    questions = Questions()
+    tokenizer = train_tokenizer(questions)
+    writer = Writer(tokenizer, questions)
+    write(writer, args.out, "val", 100_000, args.seed + 1_000_003)
+    write(writer, args.out, "train", args.tokens, args.seed)
+    print(f"{time.time() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
