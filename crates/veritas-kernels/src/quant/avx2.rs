@@ -138,7 +138,8 @@ pub(super) fn decode<F: Direct>(
         let rows = row_slices::<F, DECODE_ROWS>(w, n_rows, cols, first, 0, n_blocks);
         let n_valid = DECODE_ROWS.min(n_rows - first);
         for a in 0..acts.rows() {
-            let products = decode_rows::<F>(&rows, n_blocks, acts.q_row(a), acts.scale_row(a), acts.sum_row(a));
+            let products =
+                decode_rows::<F>(&rows, n_blocks, acts.q_row(a), acts.scale_row(a), acts.sum_row(a));
             out.row_mut(a)[first..first + n_valid].copy_from_slice(&products[..n_valid]);
         }
     }
@@ -167,7 +168,12 @@ fn decode_rows<F: Direct>(
         let da = _mm_set1_ps(scale);
         // SAFETY: this function enables AVX2.
         let partial = unsafe {
-            [F::dots(blocks[0], q, sums), F::dots(blocks[1], q, sums), F::dots(blocks[2], q, sums), F::dots(blocks[3], q, sums)]
+            [
+                F::dots(blocks[0], q, sums),
+                F::dots(blocks[1], q, sums),
+                F::dots(blocks[2], q, sums),
+                F::dots(blocks[3], q, sums),
+            ]
         };
         let mut dots = add_across(partial);
         if F::OFFSET != 0 {
@@ -179,7 +185,12 @@ fn decode_rows<F: Direct>(
         if F::MINS {
             // SAFETY: this function enables AVX2.
             let partial = unsafe {
-                [F::mins(blocks[0], sums), F::mins(blocks[1], sums), F::mins(blocks[2], sums), F::mins(blocks[3], sums)]
+                [
+                    F::mins(blocks[0], sums),
+                    F::mins(blocks[1], sums),
+                    F::mins(blocks[2], sums),
+                    F::mins(blocks[3], sums),
+                ]
             };
             let d_min = halves(blocks, F::D_MIN_AT);
             acc = _mm_fnmadd_ps(_mm_mul_ps(d_min, da), _mm_cvtepi32_ps(add_across(partial)), acc);

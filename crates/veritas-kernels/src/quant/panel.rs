@@ -92,7 +92,13 @@ pub(super) struct Columns<'a, const C: usize> {
 
 impl<'a, const C: usize> Columns<'a, C> {
     /// The rows `first..first + C` over the weights `at..at + len`.
-    pub(super) fn new(acts: &'a crate::Activations, first: usize, at: usize, len: usize, span: usize) -> Self {
+    pub(super) fn new(
+        acts: &'a crate::Activations,
+        first: usize,
+        at: usize,
+        len: usize,
+        span: usize,
+    ) -> Self {
         let each = |i: usize| first + i;
         Self {
             q: std::array::from_fn(|i| &acts.q_row(each(i))[at..][..len]),

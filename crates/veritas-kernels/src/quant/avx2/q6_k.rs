@@ -22,9 +22,18 @@ impl Direct for Q6_K {
             let codes = [bytes32(block, 64 * half), bytes32(block, 64 * half + 32)];
             let high = bytes32(block, 128 + 32 * half);
             let quants = [
-                _mm256_or_si256(_mm256_and_si256(codes[0], low), _mm256_and_si256(_mm256_slli_epi16::<4>(high), pair)),
-                _mm256_or_si256(_mm256_and_si256(codes[1], low), _mm256_and_si256(_mm256_slli_epi16::<2>(high), pair)),
-                _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16::<4>(codes[0]), low), _mm256_and_si256(high, pair)),
+                _mm256_or_si256(
+                    _mm256_and_si256(codes[0], low),
+                    _mm256_and_si256(_mm256_slli_epi16::<4>(high), pair),
+                ),
+                _mm256_or_si256(
+                    _mm256_and_si256(codes[1], low),
+                    _mm256_and_si256(_mm256_slli_epi16::<2>(high), pair),
+                ),
+                _mm256_or_si256(
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(codes[0]), low),
+                    _mm256_and_si256(high, pair),
+                ),
                 _mm256_or_si256(
                     _mm256_and_si256(_mm256_srli_epi16::<4>(codes[1]), low),
                     _mm256_and_si256(_mm256_srli_epi16::<2>(high), pair),

@@ -27,7 +27,14 @@ pub(super) fn rows<F: Format>(
         sums.fill([0.0; ROWS]);
         for at in (0..cols).step_by(PANEL_LEN) {
             let len = PANEL_LEN.min(cols - at);
-            panel.fill::<F, 0, true>(&row_slices::<F, ROWS>(w, n_rows, cols, first, at / F::LEN, len / F::LEN));
+            panel.fill::<F, 0, true>(&row_slices::<F, ROWS>(
+                w,
+                n_rows,
+                cols,
+                first,
+                at / F::LEN,
+                len / F::LEN,
+            ));
             let mut a = 0;
             while a < n_acts {
                 let left = &mut sums[a..];
