@@ -80,4 +80,38 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// A file of importances ends too early.
+    #[error(
+        "the importance matrix is truncated: {what} at byte {offset} needs {needed} bytes, {left} are left"
+    )]
+    ImportanceTruncated {
+        /// What was being read.
+        what: &'static str,
+        /// Where in the file.
+        offset: usize,
+        /// Bytes that it needs.
+        needed: usize,
+        /// Bytes that are left.
+        left: usize,
+    },
+    /// A file of importances holds something that cannot be.
+    #[error("the importance matrix has {what}: {name:?}")]
+    ImportanceFile {
+        /// What is wrong.
+        what: &'static str,
+        /// The entry or the value.
+        name: String,
+    },
+    /// The importances of a tensor were measured on a model with another shape.
+    #[error(
+        "the importance matrix has {found} values for {name:?}, but the tensor needs {expected}: was it made for another model?"
+    )]
+    ImportanceShape {
+        /// The tensor.
+        name: String,
+        /// Values that its shape needs.
+        expected: usize,
+        /// Values in the file.
+        found: usize,
+    },
 }
