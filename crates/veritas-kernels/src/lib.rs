@@ -18,6 +18,7 @@ pub mod math;
 mod matmul;
 mod norms;
 mod quant;
+mod quantise;
 mod rope;
 mod table;
 mod team;

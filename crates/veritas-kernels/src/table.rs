@@ -46,8 +46,6 @@ macro_rules! tables {
             pub(crate) float_rows: fn(GgmlType) -> Option<RowsKernel>,
             /// The kernel of a quantised type.
             pub(crate) quant_rows: fn(GgmlType) -> Option<RowsKernel>,
-            /// [`veritas_quant::activation::quantize_q8`], the same bits.
-            pub(crate) quantize_q8: unsafe fn(&[f32], usize, &mut [i8], &mut [f32], &mut [i16]),
             $($(#[$doc])* pub(crate) $name: unsafe fn($($ty),*),)*
         }
 
@@ -67,7 +65,6 @@ macro_rules! tables {
             isa: Isa::Portable,
             float_rows: |ty| float_rows!(portable, ty),
             quant_rows: quant::portable_rows,
-            quantize_q8: veritas_quant::activation::quantize_q8,
             $($name: portable::$name,)*
         };
 
@@ -149,6 +146,9 @@ tables! {
     scale = crate::elementwise::scale as (x: &mut [f32], s: f32);
     softcap = crate::elementwise::softcap as (x: &mut [f32], cap: f32);
     rope = crate::rope::rope as (style: RopeStyle, x: &mut [f32], cos: &[f32], sin: &[f32]);
+    /// The bits of [`veritas_quant::activation::quantize_q8`].
+    quantize_q8 = crate::quantise::quantize_q8
+        as (x: &[f32], block: usize, q: &mut [i8], scales: &mut [f32], sums: &mut [i16]);
     /// Writes the rows of one kv head into its pages.
     kv_store = crate::kv::store_unit as (unit: &mut StoreUnit<'_>);
     /// One unit of attention.
@@ -294,7 +294,14 @@ impl Kernels {
         (self.table.float_rows)(ty).or_else(|| (self.table.quant_rows)(ty))
     }
 
-    pub(crate) fn quantize_q8(&self, x: &[f32], block: usize, q: &mut [i8], scales: &mut [f32], sums: &mut [i16]) {
+    pub(crate) fn quantize_q8(
+        &self,
+        x: &[f32],
+        block: usize,
+        q: &mut [i8],
+        scales: &mut [f32],
+        sums: &mut [i16],
+    ) {
         call!(self.quantize_q8(x, block, q, scales, sums));
     }
 

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use veritas_simd::Avx2Token;
 
 use super::{LANES, Simd};
+use crate::math::ROUND_F32;
 
 /// Lanes 0–7 and 8–15.
 type V = (__m256, __m256);
@@ -110,6 +111,20 @@ impl Simd for Avx2Token {
             let high = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.1);
             _mm_storeu_si128(out.as_mut_ptr().cast(), low);
             _mm_storeu_si128(out.as_mut_ptr().add(16).cast(), high);
+        }
+    }
+
+    #[inline(always)]
+    fn store_rounded_i8(self, t: V, out: &mut [i8; LANES]) {
+        // SAFETY: `self` proves AVX2; out has 16 bytes, and the store needs no alignment.
+        unsafe {
+            let offset = _mm256_set1_epi32(ROUND_F32.to_bits().cast_signed());
+            let low = _mm256_sub_epi32(_mm256_castps_si256(t.0), offset);
+            let high = _mm256_sub_epi32(_mm256_castps_si256(t.1), offset);
+            // The pack works within 128-bit halves: 0–3, 8–11, 4–7, 12–15; the permutation restores the order.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
         }
     }
 

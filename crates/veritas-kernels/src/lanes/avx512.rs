@@ -86,6 +86,13 @@ impl Simd for Avx512Token {
     }
 
     #[inline(always)]
+    fn store_rounded_i8(self, t: V, out: &mut [i8; LANES]) {
+        // SAFETY: `self` proves AVX-512 F; out has 16 bytes, and the store needs no alignment. The conversion keeps the
+        // low bytes, which hold the integers: the constant's own low bits are zero.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(t))) }
+    }
+
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         // SAFETY: `self` proves AVX-512 F.
         unsafe { _mm512_add_ps(a, b) }
@@ -179,8 +186,7 @@ impl Simd for Avx512Token {
     fn flush(self, a: V) -> V {
         // SAFETY: `self` proves AVX-512 F and DQ.
         unsafe {
-            let subnormal =
-                _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.abs(a), _mm512_set1_ps(f32::MIN_POSITIVE));
+            let subnormal = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.abs(a), _mm512_set1_ps(f32::MIN_POSITIVE));
             _mm512_mask_and_ps(a, subnormal, a, _mm512_set1_ps(-0.0))
         }
     }

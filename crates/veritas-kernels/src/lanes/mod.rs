@@ -50,6 +50,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Rounds to f16, to nearest even, and stores little-endian.
     fn store_f16(self, v: Self::V, out: &mut [u8; 32]);
 
+    /// For lanes `1.5 · 2^23 + n` with n from −128 to 127: the integers `n`.
+    fn store_rounded_i8(self, t: Self::V, out: &mut [i8; LANES]);
+
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -93,6 +96,3 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         out.copy_from_slice(&lanes[..out.len()]);
     }
 }
-
-
-

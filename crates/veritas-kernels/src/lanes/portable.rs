@@ -66,6 +66,12 @@ impl Simd for PortableToken {
     }
 
     #[inline(always)]
+    fn store_rounded_i8(self, t: V, out: &mut [i8; LANES]) {
+        // The integer is in the low bits, and the constant's own low bits are zero.
+        *out = std::array::from_fn(|i| t[i].to_bits() as i8);
+    }
+
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         each(|i| a[i] + b[i])
     }
