@@ -230,7 +230,8 @@ fn begin(unit: &AttentionUnit<'_>, scratch: &mut UnitScratch) -> (usize, usize) 
         let position = unit.seq.first_position + unit.first_row + index / group;
         let (start, end) = unit.config.visible(position, unit.seq.end_position());
         (all_start, all_end) = (all_start.min(start), all_end.max(end));
-        let sink = unit.config.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[unit.kv_head * group + index % group]);
+        let sink =
+            unit.config.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[unit.kv_head * group + index % group]);
         let sum = if sink == f32::NEG_INFINITY { 0.0 } else { 1.0 };
         scratch.queries.push(Query { start, end, max: sink, sum, ..Query::default() });
     }

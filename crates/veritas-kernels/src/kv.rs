@@ -227,7 +227,9 @@ fn store_key<S: Simd>(s: S, ty: CacheType, key: &[f32], slot: usize, part: &mut 
             for (vectors, x) in numbers.chunks_exact_mut(LANES * 32).zip(key.chunks(LANES)) {
                 let mut halves = [0; 32];
                 s.store_f16(s.load_part(x, 0.0), &mut halves);
-                for (vector, half) in vectors.as_chunks_mut::<32>().0.iter_mut().zip(halves.as_chunks::<2>().0) {
+                for (vector, half) in
+                    vectors.as_chunks_mut::<32>().0.iter_mut().zip(halves.as_chunks::<2>().0)
+                {
                     vector.as_chunks_mut::<2>().0[slot] = *half;
                 }
             }

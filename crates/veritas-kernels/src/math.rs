@@ -209,16 +209,25 @@ pub(crate) const EXP_LOWEST: f32 = -87.3;
 /// Above, `exp_f32` is infinite: the greatest f32 whose exponential is finite.
 pub(crate) const EXP_HIGHEST: f32 = f32::from_bits(0x42B1_7217);
 /// e^r = 1 + r + r² · P(r) for |r| ≤ ½ ln 2: relative error 3.1e-9.
-pub(crate) const EXP_F32: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7];
+pub(crate) const EXP_F32: [f32; 5] =
+    [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7];
 
 /// tanh x = x + x³ · P(x²) for |x| ≤ 0.625: relative error 4.7e-9.
-pub(crate) const TANH_F32: [f32; 5] = [-0.333_332_78, 0.133_313_28, -0.053_729_23, 0.020_602_006, -0.005_660_788_6];
+pub(crate) const TANH_F32: [f32; 5] =
+    [-0.333_332_78, 0.133_313_28, -0.053_729_23, 0.020_602_006, -0.005_660_788_6];
 /// Where `tanh_f32` changes from the polynomial to the exponential.
 pub(crate) const TANH_SMALL: f32 = 0.625;
 
 /// erf x = x · P(x²) for |x| ≤ 1: relative error 1.2e-9.
-pub(crate) const ERF_SMALL_F32: [f32; 7] =
-    [1.128_379_1, -0.376_126_26, 0.112_835_854, -0.026_853_813, 0.005_188_327_7, -0.000_801_019_37, 7.853_861e-5];
+pub(crate) const ERF_SMALL_F32: [f32; 7] = [
+    1.128_379_1,
+    -0.376_126_26,
+    0.112_835_854,
+    -0.026_853_813,
+    0.005_188_327_7,
+    -0.000_801_019_37,
+    7.853_861e-5,
+];
 /// erf x = 1 − e^−Q(x) for 1 ≤ x ≤ 4: absolute error 1.1e-9.
 pub(crate) const ERF_LARGE_F32: [f32; 7] =
     [0.000_312_469_3, 1.127_202_3, 0.637_965, 0.103_256_2, -0.021_906_476, 0.002_964_006_3, -0.000_187_971_7];

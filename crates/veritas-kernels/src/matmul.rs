@@ -65,7 +65,14 @@ pub fn matmul(
     Ok(())
 }
 
-fn run(kernel: RowsKernel, team: &Team, w: &Matrix<'_>, row_bytes: usize, acts: &Activations, out: &mut [f32]) {
+fn run(
+    kernel: RowsKernel,
+    team: &Team,
+    w: &Matrix<'_>,
+    row_bytes: usize,
+    acts: &Activations,
+    out: &mut [f32],
+) {
     let task_rows = task_rows(w.rows, row_bytes, team.n_threads());
     let output = TileOutput::new(out, acts.rows(), w.rows);
     team.run(w.rows.div_ceil(task_rows), &|task, _thread| {

@@ -78,7 +78,10 @@ impl Team {
     /// # Panics
     /// If `n_threads` exceeds [`THREADS_MAX`] or the system refuses a thread.
     pub fn new(n_threads: usize) -> Self {
-        assert!(n_threads <= THREADS_MAX, "a team has at most {THREADS_MAX} threads, {n_threads} were asked for");
+        assert!(
+            n_threads <= THREADS_MAX,
+            "a team has at most {THREADS_MAX} threads, {n_threads} were asked for"
+        );
         let n_threads = n_threads.max(1);
         let cpus = cpus_to_pin(n_threads);
         let shared = Arc::new(Shared {
@@ -275,7 +278,8 @@ impl Shared {
 
     /// Waits for an open operation other than the one that has been seen, or for the team's end.
     fn await_operation(&self, seen_epoch: u64) -> u64 {
-        let ready = |state: u64| state & STOP != 0 || (state & OPEN != 0 && state >> EPOCH_SHIFT != seen_epoch);
+        let ready =
+            |state: u64| state & STOP != 0 || (state & OPEN != 0 && state >> EPOCH_SHIFT != seen_epoch);
         for _ in 0..self.spin_rounds {
             let state = self.state.load(Ordering::Acquire);
             if ready(state) {

@@ -2,8 +2,8 @@
 
 use crate::lanes::Simd;
 use crate::math::{
-    ERF_LARGE_F32, ERF_ONE, ERF_SMALL_F32, EXP_F32, EXP_HIGHEST, EXP_LOWEST, LN2_HIGH_F32, LN2_LOW_F32, ROUND_F32,
-    TANH_F32, TANH_SMALL,
+    ERF_LARGE_F32, ERF_ONE, ERF_SMALL_F32, EXP_F32, EXP_HIGHEST, EXP_LOWEST, LN2_HIGH_F32, LN2_LOW_F32,
+    ROUND_F32, TANH_F32, TANH_SMALL,
 };
 
 /// [`exp_f32`](crate::math::exp_f32) of each lane.
