@@ -68,6 +68,7 @@ impl AttentionConfig<'_> {
 /// # Panics
 /// If a length does not fit, a block table names a page outside the arena, or the rows of the sequences overlap or do
 /// not ascend.
+#[allow(clippy::too_many_arguments)] // The inputs of the operation: grouping them would only rename them.
 pub fn attention(
     kernels: &Kernels,
     team: &Team,

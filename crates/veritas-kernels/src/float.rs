@@ -166,7 +166,6 @@ pub(crate) fn rows<S: Simd, W: Weights, const R: usize, const C: usize, const D:
     s: S,
     w: &[u8],
     n_rows: usize,
-    _cols: usize,
     acts: &Activations,
     out: &mut TileWriter<'_>,
 ) {

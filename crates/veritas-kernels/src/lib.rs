@@ -6,6 +6,9 @@
 //!
 //! Architecture invariant: nothing here knows of models, files or sequences beyond their block tables.
 
+// Register tiles are indexed by row and column, often of several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 mod activations;
 mod attention;
 mod elementwise;

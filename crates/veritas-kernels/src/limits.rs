@@ -24,9 +24,6 @@ const ROUND_TIME: Duration = Duration::from_millis(100);
 /// Iterations between two looks at the clock: some tens of microseconds.
 const ITERATIONS: u32 = 10_000;
 
-/// Accumulators of the arithmetic loops: enough chains to hide the latency of two units, few enough for 16 registers.
-const CHAINS: u64 = 12;
-
 /// Bytes that a thread reads between two looks at the counter of tasks.
 const READ_CHUNK: usize = 1 << 20;
 
@@ -144,7 +141,8 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    use super::CHAINS;
+    /// Accumulators of the loops: enough chains to hide the latency of two units, few enough for 16 registers.
+    const CHAINS: u64 = 12;
 
     // The instructions are written out, because a compiler that sees a sum of equal products simplifies it. Each asm block
     // is one instruction a chain on registers: no memory, no stack, no flags.

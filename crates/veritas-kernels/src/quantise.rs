@@ -52,6 +52,8 @@ mod tests {
 
     use crate::{Isa, Kernels};
 
+    type Quantize<'a> = dyn Fn(&mut [i8], &mut [f32], &mut [i16]) + 'a;
+
     proptest! {
         #[test]
         fn quantised_activations_have_the_bits_of_their_definition(
@@ -62,7 +64,7 @@ mod tests {
             x.iter_mut().for_each(|x| *x *= scale);
             x[place] = special;
             for block in [32, 256] {
-                let run = |quantize: &dyn Fn(&mut [i8], &mut [f32], &mut [i16])| {
+                let run = |quantize: &Quantize<'_>| {
                     let (mut q, mut scales, mut sums) = (vec![9; 768], vec![9.0; 768 / block], vec![9; 48]);
                     quantize(&mut q, &mut scales, &mut sums);
                     let scales: Vec<u32> =

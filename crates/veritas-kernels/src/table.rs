@@ -75,7 +75,6 @@ macro_rules! tables {
             float_rows: |ty| float_rows!(avx2, ty),
             quant_rows: quant::avx2_rows,
             $($name: avx2::$name,)*
-            ..PORTABLE
         };
 
         /// AVX-512.
@@ -85,7 +84,6 @@ macro_rules! tables {
             float_rows: |ty| float_rows!(avx512, ty),
             quant_rows: quant::avx512_rows,
             $($name: avx512::$name,)*
-            ..PORTABLE
         };
 
         /// Advanced SIMD: the portable bodies, which the compiler vectorises with the baseline of the target, where
@@ -121,13 +119,13 @@ macro_rules! level {
         pub(super) unsafe fn $name(
             w: &[u8],
             n_rows: usize,
-            cols: usize,
+            _cols: usize,
             acts: &Activations,
             out: &mut TileWriter<'_>,
         ) {
             // SAFETY: the caller makes sure that the machine has the level.
             let token = unsafe { <$token>::assume() };
-            crate::float::rows::<_, crate::float::$weights, $r, $c, $d>(token, w, n_rows, cols, acts, out);
+            crate::float::rows::<_, crate::float::$weights, $r, $c, $d>(token, w, n_rows, acts, out);
         }
     };
 }
