@@ -11,16 +11,22 @@
 
 mod bpe;
 mod byte_alphabet;
+pub mod chat;
+mod charsmap;
 mod error;
 pub mod limits;
 mod merge;
 mod pretokenize;
 mod special;
 mod spm;
+mod stream;
 mod text_index;
 mod tokenizer;
+mod ugm;
 mod unicode;
 mod vocabulary;
+mod wpm;
 
 pub use error::Error;
+pub use stream::StreamDecoder;
 pub use tokenizer::{EncodeOptions, Tokenizer};

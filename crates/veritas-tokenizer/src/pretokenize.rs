@@ -192,3 +192,159 @@ fn cut_all<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str)) {
         [first, rest @ ..] => first.cut(text, &mut |piece| cut_all(rest, piece, word)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fancy_regex::Regex;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONTRACTIONS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+    const SPACES: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
+
+    /// The published pattern of each step.
+    fn patterns() -> Vec<(Step, String)> {
+        let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+".to_owned();
+        let word = r"[^\r\n\p{L}\p{N}]?\p{L}+";
+        let other = r" ?[^\s\p{L}\p{N}]+[\r\n]*";
+        let upper = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]";
+        let lower = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]";
+        let prefix = r"[^\r\n\p{L}\p{N}]?";
+        let slash = r" ?[^\s\p{L}\p{N}]+[\r\n/]*";
+        vec![
+            (Step::Gpt2, gpt2),
+            (Step::Words(LLAMA3), format!(r"{CONTRACTIONS}|{word}|\p{{N}}{{1,3}}|{other}|{SPACES}")),
+            (Step::Words(QWEN2), format!(r"{CONTRACTIONS}|{word}|\p{{N}}|{other}|{SPACES}")),
+            (
+                Step::Words(Words { marks: true, ..QWEN2 }),
+                format!(
+                    r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
+                ),
+            ),
+            (
+                Step::Words(Words { contractions: false, ..QWEN2 }),
+                format!(r"{word}|\p{{N}}|{other}|{SPACES}"),
+            ),
+            (
+                Step::Words(Words { lines_after_symbols: false, ..QWEN2 }),
+                format!(r"{CONTRACTIONS}|{word}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{SPACES}"),
+            ),
+            (
+                Step::Words(Words { digits: usize::MAX, ..LLAMA3 }),
+                format!(r"{CONTRACTIONS}|{word}|\p{{N}}+|{other}|{SPACES}"),
+            ),
+            (
+                Step::CasedWords(O200K),
+                format!(
+                    r"{prefix}{upper}*{lower}+{CONTRACTIONS}?|{prefix}{upper}+{lower}*{CONTRACTIONS}?|\p{{N}}{{1,3}}|{slash}|{SPACES}"
+                ),
+            ),
+            (
+                Step::CasedWords(CasedWords { contractions: false, digits: 1 }),
+                format!(r"{prefix}{upper}*{lower}+|{prefix}{upper}+{lower}*|\p{{N}}|{slash}|{SPACES}"),
+            ),
+            (Step::Digits(1), r"\p{N}".into()),
+            (Step::Digits(3), r"\p{N}{1,3}".into()),
+            (Step::Digits(usize::MAX), r"\p{N}+".into()),
+            (Step::ThreeAsciiDigits, "[0-9][0-9][0-9]".into()),
+            (Step::Punctuation { grave: true }, r"[\p{P}\$\+<=>\^~\|`]+".into()),
+            (Step::Punctuation { grave: false }, r"[\p{P}\$\+<=>\^~\|]+".into()),
+            (Step::LineBreak, r"[\r\n]".into()),
+            (Step::Lines, r"[^\n]+|[\n]+".into()),
+            (Step::TrailingSpaces, r"\s+$".into()),
+            (Step::DeepseekSymbols, r"\s?[!-/:-~！-／：-～‘-‟　-。]+".into()),
+            (Step::DeepseekEastAsian, r"[一-龥ࠀ-一가-퟿]+".into()),
+            (
+                Step::DeepseekV3,
+                format!(
+                    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{{|}}~][A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"##
+                ),
+            ),
+            (Step::Letters, r"\s?\p{L}+".into()),
+            (Step::PunctuationMarks, r"\s?\p{P}+".into()),
+            (Step::IdeographsAndKana, r"[一-龥぀-ゟ゠-ヿ]+".into()),
+            (Step::Bloom, r" ?[^(\s|.,!?…。，、।۔،)]+".into()),
+        ]
+    }
+
+    /// The matches of a pattern and what lies between them.
+    fn cut_by_regex<'t>(regex: &Regex, text: &'t str) -> Vec<&'t str> {
+        let (mut pieces, mut done) = (Vec::new(), 0);
+        for found in regex.find_iter(text).map(Result::unwrap) {
+            pieces.push(&text[done..found.start()]);
+            pieces.push(found.as_str());
+            done = found.end();
+        }
+        pieces.push(&text[done..]);
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
+    }
+
+    /// Characters of every class that a pattern tells apart, often those that patterns name.
+    fn texts() -> impl Strategy<Value = String> {
+        let common = "aAsStTrReEvVlLdDmM'' \t\n\r  19/.!$`<<(|_ſ";
+        let rare = "éÉßǅʰªß漢字かナ한\u{301}\u{903}\u{20dd}ٱ٣½Ⅷ²…。，、।۔،！：‘　\u{a0}\u{85}\u{2028}€∑😀\u{200d}\u{feff}\u{0}\u{e000}\u{378}";
+        let of = |set: &str| proptest::sample::select(set.chars().collect::<Vec<_>>());
+        let c = prop_oneof![6 => of(common), 3 => of(rare), 1 => proptest::char::any().prop_filter(
+            "newer than the table",
+            |&c| crate::unicode::Class::of(c) != crate::unicode::Class::Unassigned
+        )];
+        proptest::collection::vec(c, 0..24).prop_map(|chars| chars.into_iter().collect())
+    }
+
+    #[test]
+    fn every_scanner_cuts_as_its_published_pattern_does() {
+        let patterns: Vec<_> =
+            patterns().into_iter().map(|(step, regex)| (step, Regex::new(&regex).unwrap())).collect();
+        let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(text in texts())| {
+            for (step, regex) in &patterns {
+                let mut pieces = Vec::new();
+                step.cut(&text, &mut |piece| pieces.push(piece));
+                prop_assert_eq!(&pieces, &cut_by_regex(regex, &text), "{:?} {:?}", step, regex.as_str());
+            }
+        });
+    }
+
+    #[test]
+    fn the_words_of_every_rule_are_the_text() {
+        let names = [
+            "gpt-2", "llama-bpe", "dbrx", "glm4", "qwen2", "stablelm2", "qwen35", "ufakzeka", "seed-coder", "laguna",
+            "minicpm5", "starcoder", "gpt-4o", "tekken", "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon",
+            "default", "bloom", "viking", "gemma4",
+        ];
+        proptest!(|(text in texts(), any in any::<String>())| {
+            for name in names {
+                for text in [&text, &any] {
+                    let mut words = String::new();
+                    PreTokenizer::from_name(name).unwrap().words(text, &mut |word| {
+                        assert!(!word.is_empty());
+                        words.push_str(word);
+                    });
+                    prop_assert_eq!(text, &words);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_long_run_of_spaces_or_letters_does_not_take_quadratic_time() {
+        let n = 1 << 20;
+        for unit in [" ", "\n", "A", "ʰA", "'", "1", "!", "\u{301}", "漢", " a", "\u{0}"] {
+            let text = format!("{}x", unit.repeat(n / unit.len()));
+            for name in ["gpt-2", "llama-bpe", "gpt-4o", "deepseek-llm", "deepseek-v3", "falcon", "bloom"] {
+                let mut n_bytes = 0;
+                PreTokenizer::from_name(name).unwrap().words(&text, &mut |word| n_bytes += word.len());
+                assert_eq!(n_bytes, text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_has_no_rule() {
+        for name in ["", "llama", "qwen", "LLAMA-BPE", "kimi-k2", "no-such"] {
+            assert!(PreTokenizer::from_name(name).is_none(), "{name}");
+        }
+    }
+}

@@ -7,13 +7,16 @@ use veritas_gguf::Metadata;
 
 use crate::bpe::Bpe;
 use crate::byte_alphabet;
+use crate::chat::Rendered;
 use crate::error::Error;
 use crate::limits::MAX_TEXT_BYTES;
 use crate::pretokenize::PreTokenizer;
 use crate::special::{Defaults, Kind};
 use crate::spm::{SPACE, Spm};
 use crate::text_index::Prefixes;
+use crate::ugm::Ugm;
 use crate::vocabulary::{Vocabulary, read_scores};
+use crate::wpm::Wpm;
 
 /// What to add to a text and what to recognise in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct EncodeOptions {
 enum Algorithm {
     Spm(Spm),
     Bpe(Bpe),
+    Wpm(Wpm),
+    Ugm(Ugm),
 }
 
 /// The tokenizer of one model.
@@ -79,27 +84,44 @@ impl Tokenizer {
                 let add_bos = pre.add_bos && vocabulary.specials.bos.is_some();
                 (vocabulary, Algorithm::Bpe(bpe), add_bos, false)
             }
+            "bert" => {
+                let defaults = Defaults { bos: Some(101), eos: None, unk: Some(100), sep: Some(102) };
+                let mut vocabulary = Vocabulary::read(metadata, defaults)?;
+                let wpm = Wpm::read(metadata, &vocabulary)?;
+                // What ends a text is the separator here, whatever the flags say.
+                let specials = &mut vocabulary.specials;
+                specials.eos = specials.sep.or(specials.eos);
+                return Self::checked(metadata, vocabulary, Algorithm::Wpm(wpm), true, true);
+            }
+            "t5" => {
+                let defaults = Defaults { bos: None, eos: Some(1), unk: Some(2), sep: None };
+                let vocabulary = Vocabulary::read(metadata, defaults)?;
+                let ugm = Ugm::read(metadata, &vocabulary)?;
+                (vocabulary, Algorithm::Ugm(ugm), false, true)
+            }
             other => return Err(Error::UnknownModel { found: shown(other) }),
         };
         let add = |key, default| Ok::<bool, Error>(metadata.opt_bool(key)?.unwrap_or(default));
-        let tokenizer = Self {
-            add_bos: add("tokenizer.ggml.add_bos_token", add_bos)?,
-            add_eos: add("tokenizer.ggml.add_eos_token", add_eos)?,
-            strip: Strip::of(metadata),
-            vocabulary,
-            algorithm,
-        };
-        let specials = &tokenizer.vocabulary.specials;
-        if tokenizer.add_bos && specials.bos.is_none() {
-            return Err(Error::MissingSpecialToken {
-                what: "the beginning",
-                key: "tokenizer.ggml.bos_token_id",
-            });
+        let add_bos = add("tokenizer.ggml.add_bos_token", add_bos)?;
+        let add_eos = add("tokenizer.ggml.add_eos_token", add_eos)?;
+        Self::checked(metadata, vocabulary, algorithm, add_bos, add_eos)
+    }
+
+    fn checked(
+        metadata: &Metadata,
+        vocabulary: Vocabulary,
+        algorithm: Algorithm,
+        add_bos: bool,
+        add_eos: bool,
+    ) -> Result<Self, Error> {
+        let missing = |what, key| Err(Error::MissingSpecialToken { what, key });
+        if add_bos && vocabulary.specials.bos.is_none() {
+            return missing("the beginning", "tokenizer.ggml.bos_token_id");
         }
-        if tokenizer.add_eos && specials.eos.is_none() {
-            return Err(Error::MissingSpecialToken { what: "the end", key: "tokenizer.ggml.eos_token_id" });
+        if add_eos && vocabulary.specials.eos.is_none() {
+            return missing("the end", "tokenizer.ggml.eos_token_id");
         }
-        Ok(tokenizer)
+        Ok(Self { vocabulary, algorithm, add_bos, add_eos, strip: Strip::of(metadata) })
     }
 
     /// The ids of a text.
@@ -116,12 +138,30 @@ impl Tokenizer {
         }
         let mut encoder = Encoder { tokenizer: self, guard: None, begins: true, ids: &mut ids };
         if options.parse_special {
-            encoder.text(text)?
+            encoder.parsed(text)?
         } else {
             encoder.plain(text)?
         }
         if options.add_special && self.add_eos {
             ids.extend(self.vocabulary.specials.eos);
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a rendered chat. Control tokens are recognised in it, but not across the guard, which the
+    /// template put into text from outside and which is left out of what becomes tokens.
+    ///
+    /// The token that begins a sequence is added if the model wants it and the text does not begin with it.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<TokenId>, Error> {
+        let Rendered { text, guard } = rendered;
+        check_length(text)?;
+        let mut ids = Vec::with_capacity(text.len() / 4 + 2);
+        Encoder { tokenizer: self, guard: *guard, begins: true, ids: &mut ids }.parsed(text)?;
+        if let Some(bos) = self.bos().filter(|bos| self.add_bos && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
         }
         Ok(ids)
     }
@@ -285,6 +325,8 @@ impl Tokenizer {
         match &self.algorithm {
             Algorithm::Spm(spm) => spm.add_space_prefix,
             Algorithm::Bpe(_) => false,
+            Algorithm::Wpm(_) => true,
+            Algorithm::Ugm(ugm) => ugm.add_space_prefix,
         }
     }
 
@@ -330,7 +372,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// A text in which control tokens are recognised.
-    fn text(&mut self, text: &str) -> Result<(), Error> {
+    fn parsed(&mut self, text: &str) -> Result<(), Error> {
         let tokenizer = self.tokenizer;
         let mut strip_start = false;
         cut(&tokenizer.vocabulary, &tokenizer.vocabulary.markers, text, |before, marker| {
@@ -358,6 +400,8 @@ impl Encoder<'_> {
                 match &self.tokenizer.algorithm {
                     Algorithm::Spm(spm) => spm.encode(vocabulary, before, self.begins, self.ids)?,
                     Algorithm::Bpe(bpe) => bpe.encode(vocabulary, before, self.ids)?,
+                    Algorithm::Wpm(wpm) => wpm.encode(vocabulary, before, self.ids),
+                    Algorithm::Ugm(ugm) => ugm.encode(vocabulary, before, self.ids)?,
                 }
                 self.begins = false;
             }

@@ -109,6 +109,12 @@ impl Vocabulary {
         self.plain.id(&self.texts, text)
     }
 
+    /// The same tokens by what a text begins with.
+    pub(crate) fn plain_prefixes(&self) -> Prefixes {
+        let ids = 0..self.len() as TokenId;
+        Prefixes::new(&self.texts, ids.filter(|&id| !self.is_marker(id) && self.kind(id) != Kind::Byte))
+    }
+
     /// The token of type byte for this byte.
     pub(crate) fn byte_id(&self, byte: u8) -> Option<TokenId> {
         self.byte_ids[usize::from(byte)]

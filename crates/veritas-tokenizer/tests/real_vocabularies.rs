@@ -94,4 +94,6 @@ vocabularies! {
     gemma_4_gives_the_expected_ids: "gemma-4", true, [];
     llama_spm_gives_the_expected_ids: "llama-spm", true, ["llama-spm"];
     phi_3_gives_the_expected_ids: "phi-3", true, ["phi-3"];
+    bert_bge_gives_the_expected_ids: "bert-bge", true, ["bert-base-uncased"];
+    nomic_bert_moe_gives_the_expected_ids: "nomic-bert-moe", false, ["nomic-bert-moe"];
 }
