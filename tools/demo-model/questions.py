@@ -69,7 +69,8 @@ def split(entries):
     chosen = {i: rng.randrange(1, len(entries[i]["wordings"])) for i in sorted(rng.sample(range(len(entries)), N_HELDOUT))}
     heldout = [{"id": entries[i]["id"], "question": entries[i]["wordings"][j].replace("{V}", PRODUCT), "answer": entries[i]["answer"]}
                for i, j in chosen.items()]
-    trained = [[w for j, w in enumerate(e["wordings"]) if chosen.get(i) != j] for i, e in enumerate(entries)]
+    further = tomllib.loads((HERE / "wordings.toml").read_text())
+    trained = [[w for j, w in enumerate(e["wordings"]) if chosen.get(i) != j] + further[e["id"]] for i, e in enumerate(entries)]
     return trained, heldout
 
 
