@@ -7,8 +7,8 @@ use veritas_quant::GgmlType;
 use crate::error::Error;
 use crate::limits::{CONTEXT_MAX, HEAD_DIM_MAX, HEADS_MAX, LAYERS_MAX, WIDTH_MAX};
 use crate::plan::{
-    Activation, Attention, Embedding, FeedForward, Gated, Head, Layer, Linear, MatrixRef, Mixer, MoeConfig, Norm,
-    NormKind, Plain, Plan, QkNorm, Residual, RouterScore, VectorRef,
+    Activation, Attention, Embedding, FeedForward, Gated, Head, Layer, Linear, MatrixRef, Mixer, MoeConfig,
+    Norm, NormKind, Plain, Plan, QkNorm, Residual, RouterScore, VectorRef,
 };
 use crate::rope::{Rope, RopeScaling, RopeStyle};
 
@@ -64,7 +64,9 @@ impl<'a> Builder<'a> {
         }
         let head_dim = |name: &str| match self.has(name) {
             true => self.size(name, HEAD_DIM_MAX),
-            false if hidden.is_multiple_of(n_heads) && hidden / n_heads <= HEAD_DIM_MAX => Ok(hidden / n_heads),
+            false if hidden.is_multiple_of(n_heads) && hidden / n_heads <= HEAD_DIM_MAX => {
+                Ok(hidden / n_heads)
+            }
             false => Err(self.value("attention.head_count", n_heads, format!("a divisor of {hidden}"))),
         };
         let tokens = self.tensor("token_embd.weight")?;
@@ -113,14 +115,20 @@ impl<'a> Builder<'a> {
 
     /// A count that some files give once and some as a list with one value per layer.
     fn size_of_all_layers(&self, name: &str, max: usize, n_layers: usize) -> Result<usize, Error> {
-        let values = self.files.metadata().u64s(&self.key(name))?;
+        let values = self.files.metadata().u64s_or_scalar(&self.key(name))?;
         let first = values.first().copied().unwrap_or(0);
         let one_per_layer = values.len() == 1 || values.len() == n_layers;
         if !one_per_layer {
-            return Err(self.value(name, format!("a list of {}", values.len()), format!("{n_layers} values")));
+            return Err(self.value(
+                name,
+                format!("a list of {}", values.len()),
+                format!("{n_layers} values"),
+            ));
         }
         if values.iter().any(|&value| value != first) {
-            return Err(Error::Unsupported { what: format!("a different `{}` in each layer", self.key(name)) });
+            return Err(Error::Unsupported {
+                what: format!("a different `{}` in each layer", self.key(name)),
+            });
         }
         self.fits(name, first, max)
     }
@@ -306,11 +314,13 @@ impl<'a> Builder<'a> {
     /// scores are divided by the square root of the head's size.
     pub(crate) fn attention(&self, layer: usize) -> Result<Attention, Error> {
         let Sizes { hidden, n_heads, n_kv_heads, head_dim_k, head_dim_v, .. } = self.sizes;
-        let (n_query, n_key, n_value) = (n_heads * head_dim_k, n_kv_heads * head_dim_k, n_kv_heads * head_dim_v);
+        let (n_query, n_key, n_value) =
+            (n_heads * head_dim_k, n_kv_heads * head_dim_k, n_kv_heads * head_dim_v);
         let name = |part: &str| format!("blk.{layer}.{part}");
         let [query, key, value] = if self.find(&name("attn_qkv.weight")).is_some() {
             let fused = self.linear(&name("attn_qkv"), n_query + n_key + n_value, hidden)?;
-            [(0, n_query), (n_query, n_key), (n_query + n_key, n_value)].map(|(start, rows)| cut(&fused, start, rows))
+            [(0, n_query), (n_query, n_key), (n_query + n_key, n_value)]
+                .map(|(start, rows)| cut(&fused, start, rows))
         } else {
             [
                 self.linear(&name("attn_q"), n_query, hidden)?,
@@ -371,7 +381,12 @@ impl<'a> Builder<'a> {
     }
 
     /// A mixture of experts, if the layer has a router.
-    pub(crate) fn moe(&self, layer: usize, score: RouterScore, renormalise: bool) -> Result<Option<FeedForward>, Error> {
+    pub(crate) fn moe(
+        &self,
+        layer: usize,
+        score: RouterScore,
+        renormalise: bool,
+    ) -> Result<Option<FeedForward>, Error> {
         let router = format!("blk.{layer}.ffn_gate_inp.weight");
         if self.find(&router).is_none() {
             return Ok(None);
@@ -402,7 +417,8 @@ impl<'a> Builder<'a> {
     fn rope_scaling(&self, n_dims: usize) -> Result<(RopeScaling, f32), Error> {
         let attention_factor = self.positive("rope.scaling.attn_factor", Some(1.0))?;
         let n_pairs = n_dims / 2;
-        if self.find("rope_factors_long.weight").is_some() || self.find("rope_factors_short.weight").is_some() {
+        if self.find("rope_factors_long.weight").is_some() || self.find("rope_factors_short.weight").is_some()
+        {
             let scaling = RopeScaling::LongRope {
                 short: self.vector("rope_factors_short.weight", n_pairs)?,
                 long: self.vector("rope_factors_long.weight", n_pairs)?,
@@ -442,13 +458,13 @@ impl<'a> Builder<'a> {
                 return Ok((scaling, magnitude));
             }
             other => {
-                let what = format!("rotary scaling of the kind `{}`", other.chars().take(32).collect::<String>());
+                let what =
+                    format!("rotary scaling of the kind `{}`", other.chars().take(32).collect::<String>());
                 return Err(Error::Unsupported { what });
             }
         };
         Ok((scaling, attention_factor))
     }
-
 }
 
 /// Rows of a fused matrix and the same stretch of its bias.

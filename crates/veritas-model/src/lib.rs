@@ -18,7 +18,8 @@ mod rope;
 pub use error::Error;
 pub use families::{build_plan, supported_architectures};
 pub use plan::{
-    Activation, Attention, Embedding, FeedForward, Gated, Head, LatentAttention, Layer, Linear, MatrixRef, Mixer,
-    MoeConfig, Need, Norm, NormKind, Plain, Plan, QkNorm, Recurrent, RecurrentKind, Residual, RouterScore, VectorRef,
+    Activation, Attention, Embedding, FeedForward, Gated, Head, LatentAttention, Layer, Linear, MatrixRef,
+    Mixer, MoeConfig, Need, Norm, NormKind, Plain, Plan, QkNorm, Recurrent, RecurrentKind, Residual,
+    RouterScore, VectorRef,
 };
 pub use rope::{Rope, RopeScaling, RopeStyle};

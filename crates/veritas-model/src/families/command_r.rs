@@ -3,7 +3,7 @@
 
 use crate::build::Builder;
 use crate::error::Error;
-use crate::plan::{Activation, Attention, Layer, Mixer, NormKind, Plan, QkNorm, Residual};
+use crate::plan::{Activation, Layer, Mixer, NormKind, Plan, QkNorm, Residual};
 use crate::rope::RopeStyle;
 
 pub(crate) fn build(b: &Builder<'_>) -> Result<Plan, Error> {

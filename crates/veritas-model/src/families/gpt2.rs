@@ -2,7 +2,7 @@
 
 use crate::build::Builder;
 use crate::error::Error;
-use crate::plan::{Activation, Layer, NormKind, Plan};
+use crate::plan::{Activation, NormKind, Plan};
 
 pub(crate) fn build(b: &Builder<'_>) -> Result<Plan, Error> {
     let layers = (0..b.sizes.n_layers).map(|i| {

@@ -3,7 +3,7 @@
 use crate::build::Builder;
 use crate::error::Error;
 use crate::families::llama;
-use crate::plan::{Attention, Mixer, Plan};
+use crate::plan::{Mixer, Plan};
 
 pub(crate) fn build(b: &Builder<'_>) -> Result<Plan, Error> {
     let mut plan = llama::build_llama(b)?;

@@ -2,7 +2,7 @@
 
 use crate::build::Builder;
 use crate::error::Error;
-use crate::plan::{Activation, Layer, NormKind, Plan};
+use crate::plan::{Activation, NormKind, Plan};
 use crate::rope::RopeStyle;
 
 pub(crate) fn build(b: &Builder<'_>) -> Result<Plan, Error> {

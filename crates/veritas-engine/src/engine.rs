@@ -1,0 +1,255 @@
+//! Requests: prompts in, tokens and text out, several at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use veritas_base::TokenId;
+use veritas_sched::{Event, FinishReason as SequenceEnd, SequenceId, SequenceSpec};
+use veritas_tokenizer::{StreamDecoder, Tokenizer};
+
+use crate::error::Error;
+use crate::model::{EngineVocabulary, Model};
+use crate::runner::{Drawn, LogitsRow, Runner, RunnerConfig};
+use crate::sampler::{Sampled, Sampler, SamplingParams, StopMatcher, TokenLogprobs, token_logprobs};
+
+/// Names a request; never used twice by one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The tokens to continue.
+    pub prompt: Vec<TokenId>,
+    /// How tokens are drawn, when to stop, which log-probabilities to report. Unless the parameters are greedy, the seed
+    /// must be set. Without `max_tokens` the answer may fill the context.
+    pub sampling: SamplingParams,
+    /// Answers to give.
+    pub n_choices: u32,
+    /// Whether the log-probabilities of the prompt's tokens are reported.
+    pub prompt_logprobs: bool,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it, or a stop string appeared.
+    Stop,
+    /// The number of tokens that was asked for, or the context, is full.
+    Length,
+}
+
+impl FinishReason {
+    /// The word that users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// What an engine tells while it works.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The log-probability of a token of the prompt (any but the first).
+    PromptLogprob {
+        /// The request.
+        request: RequestId,
+        /// Log-probability of the token, and the most likely ones at its position.
+        logprobs: TokenLogprobs,
+    },
+    /// A token was drawn.
+    Token {
+        /// The request.
+        request: RequestId,
+        /// Which answer.
+        choice: u32,
+        /// The token.
+        token: Sampled,
+        /// Text that is certain now: whole characters, and no beginning of a stop string. It may be empty.
+        text: String,
+    },
+    /// An answer ended.
+    Finished {
+        /// The request.
+        request: RequestId,
+        /// Which answer.
+        choice: u32,
+        /// Why.
+        reason: FinishReason,
+        /// Text that was held back until now.
+        text: String,
+        /// Tokens of the prompt that were not computed, since another answer's pages were shared.
+        cached_tokens: usize,
+    },
+}
+
+struct Choice {
+    request: RequestId,
+    index: u32,
+    n_prompt: usize,
+    sampler: Sampler,
+    decoder: StreamDecoder<Arc<Tokenizer>>,
+    stops: StopMatcher,
+    stopped: bool,
+    prompt_logprobs: bool,
+    n_top: usize,
+    cached_tokens: usize,
+}
+
+/// Answers requests with one model.
+pub struct Engine {
+    runner: Runner,
+    vocabulary: EngineVocabulary,
+    choices: HashMap<SequenceId, Choice>,
+    next_request: u64,
+}
+
+impl Engine {
+    /// Reserves the KV cache and starts the threads.
+    ///
+    /// # Errors
+    /// As [`Runner::new`].
+    pub fn new(model: Arc<Model>, config: &RunnerConfig) -> Result<Self, Error> {
+        let vocabulary = EngineVocabulary::new(&model);
+        Ok(Self { runner: Runner::new(model, config)?, vocabulary, choices: HashMap::new(), next_request: 0 })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        self.runner.model()
+    }
+
+    /// Tokens that prompt and answer may have together.
+    pub fn n_context(&self) -> usize {
+        self.runner.n_context()
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// If its parameters make no sense or its prompt does not fit.
+    pub fn submit(&mut self, request: &Request) -> Result<RequestId, Error> {
+        let id = RequestId(self.next_request);
+        let context = self.n_context();
+        let n_prompt = request.prompt.len();
+        let n_new_max = match request.sampling.max_tokens {
+            Some(max) => max as usize,
+            None if n_prompt >= context => return Err(Error::ContextExceeded { prompt: n_prompt, context }),
+            None => context - n_prompt,
+        };
+        let mut first = None;
+        for index in 0..request.n_choices.max(1) {
+            let sampler = Sampler::new(request.sampling.clone(), &self.vocabulary, index)?;
+            let spec = SequenceSpec { prompt: request.prompt.clone(), n_new_max, same_prompt_as: first };
+            let prompt_logprobs = request.prompt_logprobs && index == 0;
+            let tokenizer = Arc::clone(self.runner.model().tokenizer());
+            let sequence = self.runner.add(spec, prompt_logprobs)?;
+            first = first.or(Some(sequence));
+            self.choices.insert(
+                sequence,
+                Choice {
+                    request: id,
+                    index,
+                    n_prompt,
+                    sampler,
+                    decoder: StreamDecoder::after(tokenizer, false, &request.prompt)?,
+                    stops: StopMatcher::new(&request.sampling.stop)?,
+                    stopped: false,
+                    prompt_logprobs,
+                    n_top: request.sampling.logprobs.unwrap_or(0) as usize,
+                    cached_tokens: 0,
+                },
+            );
+        }
+        self.next_request += 1;
+        Ok(id)
+    }
+
+    /// Ends a request now, without further output.
+    pub fn cancel(&mut self, id: RequestId) {
+        let sequences =
+            self.choices.iter().filter(|(_, choice)| choice.request == id).map(|(sequence, _)| *sequence);
+        for sequence in sequences.collect::<Vec<_>>() {
+            self.runner.cancel(sequence);
+            self.choices.remove(&sequence);
+        }
+    }
+
+    /// Whether every request is answered.
+    pub fn is_idle(&self) -> bool {
+        self.runner.is_idle()
+    }
+
+    /// Computes one step and tells what it gave.
+    ///
+    /// # Errors
+    /// If the model computes what is not a number. The engine is of no use afterwards.
+    pub fn step(&mut self, tell: &mut dyn FnMut(Output)) -> Result<(), Error> {
+        let Self { runner, choices, .. } = self;
+        let tokenizer = Arc::clone(runner.model().tokenizer());
+        let events = runner.step(&mut |row| {
+            let choice = choices.get_mut(&row.sequence);
+            let choice = choice.ok_or(Error::Internal { what: "a step runs the sequences of requests" })?;
+            choice.take_row(&row, &tokenizer, tell)
+        })?;
+        for (sequence, choice) in &mut self.choices {
+            choice.cached_tokens = choice.cached_tokens.max(self.runner.n_shared(*sequence));
+        }
+        for Event::Finished { sequence, reason } in events {
+            let choice = self.choices.remove(&sequence);
+            let choice =
+                choice.ok_or(Error::Internal { what: "a sequence that ends belonged to a request" })?;
+            tell(choice.finish(reason));
+        }
+        Ok(())
+    }
+}
+
+impl Choice {
+    fn take_row(
+        &mut self,
+        row: &LogitsRow<'_>,
+        tokenizer: &Tokenizer,
+        tell: &mut dyn FnMut(Output),
+    ) -> Result<Option<Drawn>, Error> {
+        if self.prompt_logprobs
+            && let Some(&next) = row.tokens[..self.n_prompt].get(row.position + 1)
+        {
+            let logprobs = token_logprobs(row.logits, next, self.n_top)?;
+            tell(Output::PromptLogprob { request: self.request, logprobs });
+        }
+        if !row.samples {
+            return Ok(None);
+        }
+        let token = self.sampler.sample(row.logits, row.tokens, self.n_prompt)?;
+        let is_end = tokenizer.is_end_of_generation(token.id);
+        // An end token is not part of the text, and neither is a row of the logits that has no token.
+        let has_text = !is_end && (token.id as usize) < tokenizer.n_vocab();
+        let text = if has_text { self.decoder.push(token.id)? } else { String::new() };
+        let text = self.stops.push(&text);
+        self.stopped = is_end || self.stops.matched().is_some();
+        let drawn = Drawn { token: token.id, stop: self.stopped };
+        tell(Output::Token { request: self.request, choice: self.index, token, text });
+        Ok(Some(drawn))
+    }
+
+    fn finish(mut self, reason: SequenceEnd) -> Output {
+        let mut text = String::new();
+        if self.stops.matched().is_none() {
+            text = self.stops.push(&self.decoder.finish());
+            if self.stops.matched().is_none() {
+                text.push_str(&self.stops.finish());
+            }
+        }
+        let stopped = self.stopped || self.stops.matched().is_some() || reason == SequenceEnd::Stop;
+        Output::Finished {
+            request: self.request,
+            choice: self.index,
+            reason: if stopped { FinishReason::Stop } else { FinishReason::Length },
+            text,
+            cached_tokens: self.cached_tokens,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The step loop: the scheduler plans, the stages compute, the caller draws tokens, the scheduler commits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use veritas_base::TokenId;
+use veritas_kernels::Kernels;
+use veritas_sched::{
+    Event, PAGE_TOKENS, Scheduler, SchedulerConfig, SequenceId, SequenceSpec, StepEntry, StepOutput,
+};
+use veritas_simd::Isa;
+
+use crate::backend::{Backend, Batch, BatchEntry, LogitsWanted, Stage, StageOutput};
+use crate::cpu::CpuBackend;
+use crate::error::Error;
+use crate::kv::CacheTypes;
+use crate::model::Model;
+use crate::rope::{RopeReach, reach_of};
+
+/// The context where the user asks for none: the model's own, at most this many tokens.
+const DEFAULT_CONTEXT_MAX: usize = 4096;
+
+/// Tokens of a prompt that a step computes where the user asks for no other number: enough to use each weight that is
+/// read for many tokens, few enough that another sequence does not wait long.
+pub const DEFAULT_CHUNK_TOKENS: usize = 512;
+
+/// Sequences that may wait for their turn; whoever submits more is told so.
+const WAITING_MAX: usize = 65_536;
+
+/// How a model is run.
+#[derive(Clone, Debug)]
+pub struct RunnerConfig {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// Threads that compute.
+    pub n_threads: usize,
+    /// Tokens that a sequence may have, prompt and answer; `None` for the model's context, at most 4096.
+    pub n_context: Option<usize>,
+    /// Sequences that run at once.
+    pub n_sequences: usize,
+    /// Tokens of one prompt that a step computes.
+    pub chunk_tokens: usize,
+    /// How the cache stores keys and values.
+    pub cache_types: CacheTypes,
+    /// Layers before which the plan is cut into stages, ascending; none for one stage.
+    pub cuts: Vec<usize>,
+}
+
+impl Default for RunnerConfig {
+    fn default() -> Self {
+        Self {
+            isa: Isa::detect(),
+            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            n_context: None,
+            n_sequences: 1,
+            chunk_tokens: DEFAULT_CHUNK_TOKENS,
+            cache_types: CacheTypes::default(),
+            cuts: Vec::new(),
+        }
+    }
+}
+
+/// What a caller is shown of a step: the logits of one position.
+pub struct LogitsRow<'a> {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Position of the token that the logits follow.
+    pub position: usize,
+    /// `[n_vocab]`.
+    pub logits: &'a [f32],
+    /// All tokens of the sequence that are known.
+    pub tokens: &'a [TokenId],
+    /// Whether a token is to be drawn from these logits.
+    pub samples: bool,
+}
+
+/// A token that the caller draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// The token.
+    pub token: TokenId,
+    /// Whether the sequence ends with it.
+    pub stop: bool,
+}
+
+/// Runs sequences of one model.
+pub struct Runner {
+    model: Arc<Model>,
+    scheduler: Scheduler,
+    stages: Vec<Box<dyn Backend>>,
+    n_context: usize,
+    sequences: HashMap<SequenceId, SequenceFacts>,
+}
+
+struct SequenceFacts {
+    reach: RopeReach,
+    all_logits: bool,
+}
+
+impl Runner {
+    /// Reserves the KV cache and starts the threads.
+    ///
+    /// # Errors
+    /// If the machine lacks the instruction set, the context is longer than the model's, or memory is short.
+    pub fn new(model: Arc<Model>, config: &RunnerConfig) -> Result<Self, Error> {
+        let plan = Arc::clone(model.plan());
+        let n_context = match config.n_context {
+            Some(asked) if asked > plan.n_context => {
+                return Err(Error::ContextTooLong { asked, model: plan.n_context });
+            }
+            Some(asked) => asked.max(1),
+            None => plan.n_context.min(DEFAULT_CONTEXT_MAX),
+        };
+        let n_blocks = n_context.div_ceil(PAGE_TOKENS).saturating_mul(config.n_sequences.max(1));
+        let n_blocks = u32::try_from(n_blocks).map_err(|_| Error::CacheMemory { bytes: usize::MAX })?;
+        let kernels = Kernels::new(config.isa)?;
+        let n_layers = plan.layers.len();
+        let mut stages: Vec<Box<dyn Backend>> = Vec::new();
+        let mut start = 0;
+        for end in config.cuts.iter().copied().filter(|&cut| cut < n_layers).chain([n_layers]) {
+            let stage = Stage { layers: start..end, n_layers };
+            stages.push(Box::new(CpuBackend::new(
+                Arc::clone(model.files()),
+                Arc::clone(&plan),
+                stage,
+                kernels,
+                config.n_threads,
+                config.cache_types,
+                n_blocks as usize,
+            )?));
+            start = end;
+        }
+        let scheduler = Scheduler::new(SchedulerConfig {
+            n_blocks,
+            n_sequences_max: config.n_sequences.max(1),
+            n_waiting_max: WAITING_MAX,
+            step_tokens_max: config.chunk_tokens.max(config.n_sequences).max(1),
+            chunk_tokens_max: config.chunk_tokens.max(1),
+        });
+        Ok(Self { model, scheduler, stages, n_context, sequences: HashMap::new() })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens that a sequence may have.
+    pub fn n_context(&self) -> usize {
+        self.n_context
+    }
+
+    /// From now on, keep the hidden states of each step for [`Runner::take_hidden`].
+    pub fn capture_hidden(&mut self) {
+        self.stages.iter_mut().for_each(|stage| stage.capture_hidden());
+    }
+
+    /// The hidden states of the last step: the embedding's output, then what follows each layer, `[rows, hidden]` each.
+    pub fn take_hidden(&mut self) -> Vec<Vec<f32>> {
+        let mut hidden: Vec<Vec<f32>> = Vec::new();
+        for stage in &mut self.stages {
+            let captured = stage.take_hidden();
+            // The input of a later stage is the output of the one before.
+            hidden.extend(captured.into_iter().skip(usize::from(!hidden.is_empty())));
+        }
+        hidden
+    }
+
+    /// Takes a sequence in. `all_logits`: every position's logits are shown, also those of a shared prompt.
+    ///
+    /// # Errors
+    /// If the prompt is empty, holds a token that does not exist, or leaves no room for an answer.
+    pub fn add(&mut self, mut spec: SequenceSpec, all_logits: bool) -> Result<SequenceId, Error> {
+        if spec.prompt.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        let n_vocab = self.model.plan().n_vocab;
+        if let Some(&id) = spec.prompt.iter().find(|&&id| id as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { id: id as usize, n_vocab });
+        }
+        let (prompt, context) = (spec.prompt.len(), self.n_context);
+        if prompt + usize::from(spec.n_new_max > 0) > context {
+            return Err(Error::ContextExceeded { prompt, context });
+        }
+        spec.n_new_max = spec.n_new_max.min(context - prompt);
+        if all_logits {
+            spec.same_prompt_as = None;
+        }
+        let reach = reach_of(&self.model.plan().ropes, prompt + spec.n_new_max);
+        let id = self.scheduler.add(spec)?;
+        self.sequences.insert(id, SequenceFacts { reach, all_logits });
+        Ok(id)
+    }
+
+    /// Ends a sequence now. Returns whether there was one.
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        self.sequences.remove(&id);
+        self.scheduler.cancel(id)
+    }
+
+    /// Whether nothing is left to compute.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    /// Tokens of a running sequence's prompt whose keys and values came from another sequence.
+    pub fn n_shared(&self, id: SequenceId) -> usize {
+        self.scheduler.n_shared(id)
+    }
+
+    /// Computes one step. `draw` is called for every row of logits, sequence by sequence, position by position; where
+    /// [`LogitsRow::samples`] says so, it draws a token.
+    ///
+    /// # Errors
+    /// What a stage or `draw` says. The runner is of no use afterwards.
+    pub fn step(
+        &mut self,
+        draw: &mut dyn FnMut(LogitsRow<'_>) -> Result<Option<Drawn>, Error>,
+    ) -> Result<Vec<Event>, Error> {
+        let plan = self.scheduler.schedule();
+        if plan.entries.is_empty() {
+            self.scheduler.commit(&[]);
+            return Ok(Vec::new());
+        }
+        let batch = Batch { entries: plan.entries.iter().map(|entry| self.batch_entry(entry)).collect() };
+        let logits = self.run_stages(&batch)?;
+        let mut rows = logits.chunks_exact(self.model.plan().n_vocab);
+        let mut outputs = Vec::new();
+        for (entry, wanted) in plan.entries.iter().zip(&batch.entries) {
+            let tokens = self.scheduler.tokens(entry.sequence).unwrap_or_default();
+            for row in wanted.logit_rows() {
+                let logits =
+                    rows.next().ok_or(Error::Internal { what: "a row of logits for each that is wanted" })?;
+                let samples = entry.samples && row + 1 == entry.tokens.len();
+                let position = entry.start + row;
+                let shown = LogitsRow { sequence: entry.sequence, position, logits, tokens, samples };
+                match draw(shown)? {
+                    Some(Drawn { token, stop }) if samples => {
+                        outputs.push(StepOutput { sequence: entry.sequence, token, stop });
+                    }
+                    None if samples => {
+                        return Err(Error::Internal { what: "a token is drawn where one is due" });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let events = self.scheduler.commit(&outputs);
+        for Event::Finished { sequence, .. } in &events {
+            self.sequences.remove(sequence);
+        }
+        Ok(events)
+    }
+
+    fn batch_entry(&self, entry: &StepEntry) -> BatchEntry {
+        let facts = &self.sequences[&entry.sequence];
+        let logits = match (facts.all_logits, entry.samples) {
+            (true, _) => LogitsWanted::All,
+            (false, true) => LogitsWanted::Last,
+            (false, false) => LogitsWanted::None,
+        };
+        BatchEntry {
+            tokens: entry.tokens.clone(),
+            start: entry.start,
+            block_table: entry.block_table.iter().map(|block| block.0).collect(),
+            reach: facts.reach,
+            logits,
+        }
+    }
+
+    fn run_stages(&mut self, batch: &Batch) -> Result<Vec<f32>, Error> {
+        let mut hidden = Vec::new();
+        for stage in &mut self.stages {
+            match stage.run(batch, hidden)? {
+                StageOutput::Hidden(next) => hidden = next,
+                StageOutput::Logits(logits) => return Ok(logits),
+            }
+        }
+        Err(Error::Internal { what: "the last stage gives logits" })
+    }
+}
