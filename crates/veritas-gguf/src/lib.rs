@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod imatrix;
 pub mod limits;
 mod metadata;
 mod reader;
