@@ -11,8 +11,8 @@
 
 mod bpe;
 mod byte_alphabet;
-pub mod chat;
 mod charsmap;
+pub mod chat;
 mod error;
 pub mod limits;
 mod merge;

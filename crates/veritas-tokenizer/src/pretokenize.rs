@@ -310,9 +310,28 @@ mod tests {
     #[test]
     fn the_words_of_every_rule_are_the_text() {
         let names = [
-            "gpt-2", "llama-bpe", "dbrx", "glm4", "qwen2", "stablelm2", "qwen35", "ufakzeka", "seed-coder", "laguna",
-            "minicpm5", "starcoder", "gpt-4o", "tekken", "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon",
-            "default", "bloom", "viking", "gemma4",
+            "gpt-2",
+            "llama-bpe",
+            "dbrx",
+            "glm4",
+            "qwen2",
+            "stablelm2",
+            "qwen35",
+            "ufakzeka",
+            "seed-coder",
+            "laguna",
+            "minicpm5",
+            "starcoder",
+            "gpt-4o",
+            "tekken",
+            "deepseek-llm",
+            "deepseek-coder",
+            "deepseek-v3",
+            "falcon",
+            "default",
+            "bloom",
+            "viking",
+            "gemma4",
         ];
         proptest!(|(text in texts(), any in any::<String>())| {
             for name in names {

@@ -411,8 +411,10 @@ impl Encoder<'_> {
     }
 
     fn special(&mut self, token: Option<TokenId>) {
-        self.begins |= token.is_some();
-        self.ids.extend(token);
+        if let Some(id) = token {
+            self.begins = self.tokenizer.is_special(id);
+            self.ids.push(id);
+        }
     }
 }
 

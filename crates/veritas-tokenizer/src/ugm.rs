@@ -80,8 +80,7 @@ impl Ugm {
         ids: &mut Vec<TokenId>,
     ) -> Result<(), Error> {
         let text = self.normalize(text)?;
-        let mut best =
-            vec![Best { score: f64::NEG_INFINITY, from: 0, id: self.unknown }; text.len() + 1];
+        let mut best = vec![Best { score: f64::NEG_INFINITY, from: 0, id: self.unknown }; text.len() + 1];
         best[0].score = 0.0;
         for (start, c) in text.char_indices() {
             let before = best[start].score;
