@@ -26,7 +26,7 @@ mod iq;
 mod k;
 mod tiny;
 
-pub use blocks32::{IQ4_NL, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub use blocks32::{IQ4_NL, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, half_of_e8m0};
 pub use iq::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_XS};
 pub use k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 pub use tiny::{NVFP4, Q1_0, Q2_0, TQ1_0, TQ2_0};

@@ -13,9 +13,16 @@
 //! are never −128, so the change of sign is exact.) Unsigned weights of up to 63 go in as they are: 2 · 63 · 127 =
 //! 16 002. The following `vpmaddwd` multiplies by the integer scale or by one, in i32.
 
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
+mod q4_1;
 mod q4_k;
 mod q5_0;
+mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
@@ -46,13 +53,13 @@ pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
         GgmlType::Q4_K => direct_rows::<unpack::Q4_K>,
         GgmlType::Q5_K => direct_rows::<unpack::Q5_K>,
         GgmlType::Q6_K => direct_rows::<unpack::Q6_K>,
-        GgmlType::Q4_1 => unpacked_rows::<unpack::Q4_1>,
-        GgmlType::Q5_1 => unpacked_rows::<unpack::Q5_1>,
-        GgmlType::IQ4_NL => unpacked_rows::<unpack::IQ4_NL>,
-        GgmlType::MXFP4 => unpacked_rows::<unpack::MXFP4>,
-        GgmlType::Q2_K => unpacked_rows::<unpack::Q2_K>,
-        GgmlType::Q3_K => unpacked_rows::<unpack::Q3_K>,
-        GgmlType::IQ4_XS => unpacked_rows::<unpack::IQ4_XS>,
+        GgmlType::Q4_1 => direct_rows::<unpack::Q4_1>,
+        GgmlType::Q5_1 => direct_rows::<unpack::Q5_1>,
+        GgmlType::IQ4_NL => direct_rows::<unpack::IQ4_NL>,
+        GgmlType::MXFP4 => direct_rows::<unpack::MXFP4>,
+        GgmlType::Q2_K => direct_rows::<unpack::Q2_K>,
+        GgmlType::Q3_K => direct_rows::<unpack::Q3_K>,
+        GgmlType::IQ4_XS => direct_rows::<unpack::IQ4_XS>,
         GgmlType::IQ2_XXS => unpacked_rows::<unpack::IQ2_XXS>,
         GgmlType::IQ2_XS => unpacked_rows::<unpack::IQ2_XS>,
         GgmlType::IQ2_S => unpacked_rows::<unpack::IQ2_S>,
@@ -70,6 +77,8 @@ pub(super) trait Direct: Format {
     const D_AT: usize;
     /// Where the f16 factor of the minimums stands; unused in formats without them.
     const D_MIN_AT: usize = 0;
+    /// Whether the minimum is added, as in Q4_1 and Q5_1, and not subtracted.
+    const MIN_IS_ADDED: bool = false;
     /// What [`Direct::dots`] counts each weight too high by, to be corrected by the sum of the activations.
     const OFFSET: i32 = 0;
 
@@ -83,9 +92,20 @@ pub(super) trait Direct: Format {
     ///
     /// # Safety
     /// The machine must have AVX2.
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn mins(_block: &[u8], _sums: &[i16]) -> __m256i {
         _mm256_setzero_si256()
+    }
+
+    /// The factors of four blocks.
+    ///
+    /// # Safety
+    /// The machine must have AVX2 and F16C.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn factors(blocks: [&[u8]; 4]) -> __m128 {
+        halves(blocks, Self::D_AT)
     }
 }
 
@@ -180,7 +200,8 @@ fn decode_rows<F: Direct>(
             let sum: i32 = sums.iter().map(|&sum| i32::from(sum)).sum();
             dots = _mm_sub_epi32(dots, _mm_set1_epi32(F::OFFSET * sum));
         }
-        let d = halves(blocks, F::D_AT);
+        // SAFETY: this function enables AVX2 and F16C.
+        let d = unsafe { F::factors(blocks) };
         acc = _mm_fmadd_ps(_mm_mul_ps(d, da), _mm_cvtepi32_ps(dots), acc);
         if F::MINS {
             // SAFETY: this function enables AVX2.
@@ -192,8 +213,13 @@ fn decode_rows<F: Direct>(
                     F::mins(blocks[3], sums),
                 ]
             };
-            let d_min = halves(blocks, F::D_MIN_AT);
-            acc = _mm_fnmadd_ps(_mm_mul_ps(d_min, da), _mm_cvtepi32_ps(add_across(partial)), acc);
+            let scale = _mm_mul_ps(halves(blocks, F::D_MIN_AT), da);
+            let mins = _mm_cvtepi32_ps(add_across(partial));
+            acc = if F::MIN_IS_ADDED {
+                _mm_fmadd_ps(scale, mins, acc)
+            } else {
+                _mm_fnmadd_ps(scale, mins, acc)
+            };
         }
     }
     let mut products = [0.0; DECODE_ROWS];
@@ -276,6 +302,14 @@ fn words16(words: &[i16]) -> __m256i {
     let words = &words[..16];
     // SAFETY: the slice has 32 bytes, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// The sum of the activations of a block of 32, in one of the lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_of_block(sums: &[i16]) -> __m256i {
+    let sum = i32::from(sums[0]) + i32::from(sums[1]);
+    _mm256_zextsi128_si256(_mm_cvtsi32_si128(sum))
 }
 
 /// The low and the high nibbles of 16 bytes: 32 weights in order.

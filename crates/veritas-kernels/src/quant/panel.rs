@@ -14,11 +14,14 @@ pub(super) const PANEL_LEN: usize = 1024;
 /// Weights along K that a dword holds.
 pub(super) const STEP: usize = 4;
 
+/// Steps in a group of weights.
+pub(super) const STEPS: usize = GROUP / STEP;
+
 /// `R` weight rows over up to [`PANEL_LEN`] weights.
 #[repr(C, align(64))]
 pub(super) struct Panel<const R: usize> {
-    /// Per step and row: four quants, each `XOR`ed as [`Panel::fill`] was told.
-    pub(super) quants: [[[u8; STEP]; R]; PANEL_LEN / STEP],
+    /// Per 16 weights, step and row: four quants, each `XOR`ed as [`Panel::fill`] was told.
+    pub(super) quants: [[[[u8; STEP]; R]; STEPS]; PANEL_LEN / GROUP],
     /// Per 16 weights and row: the scale, as an i32 or as a pair of equal i16.
     pub(super) scales: [[i32; R]; PANEL_LEN / GROUP],
     /// Per 32 weights and row: the minimums of the two groups of 16.
@@ -33,7 +36,7 @@ impl<const R: usize> Panel<R> {
     /// A panel of zeros.
     pub(super) fn new() -> Self {
         Self {
-            quants: [[[0; STEP]; R]; PANEL_LEN / STEP],
+            quants: [[[[0; STEP]; R]; STEPS]; PANEL_LEN / GROUP],
             scales: [[0; R]; PANEL_LEN / GROUP],
             mins: [[[0; 2]; R]; PANEL_LEN / (2 * GROUP)],
             d: [[0.0; R]; PANEL_LEN / 32],
@@ -54,7 +57,8 @@ impl<const R: usize> Panel<R> {
                 F::unpack(bytes, &mut weights);
                 let first = block * F::LEN;
                 let quants = weights.quants[..F::LEN].as_chunks::<STEP>().0;
-                for (step, quants) in self.quants[first / STEP..][..F::LEN / STEP].iter_mut().zip(quants) {
+                let steps = self.quants[first / GROUP..][..F::LEN / GROUP].as_flattened_mut();
+                for (step, quants) in steps.iter_mut().zip(quants) {
                     step[r] = quants.map(|quant| quant as u8 ^ XOR);
                 }
                 if F::SCALED {
@@ -82,8 +86,8 @@ impl<const R: usize> Panel<R> {
 /// The activations of one register tile: `C` rows over the stretch of a panel.
 #[derive(Clone, Copy)]
 pub(super) struct Columns<'a, const C: usize> {
-    /// The quantised activations.
-    pub(super) q: [&'a [i8]; C],
+    /// The quantised activations, by group and step.
+    pub(super) q: [&'a [[[i8; STEP]; STEPS]]; C],
     /// One scale per span.
     pub(super) scales: [&'a [f32]; C],
     /// The sums of each 16.
@@ -101,7 +105,7 @@ impl<'a, const C: usize> Columns<'a, C> {
     ) -> Self {
         let each = |i: usize| first + i;
         Self {
-            q: std::array::from_fn(|i| &acts.q_row(each(i))[at..][..len]),
+            q: std::array::from_fn(|i| acts.q_row(each(i))[at..][..len].as_chunks().0.as_chunks().0),
             scales: std::array::from_fn(|i| &acts.scale_row(each(i))[at / span..][..len / span]),
             sums: std::array::from_fn(|i| &acts.sum_row(each(i))[at / GROUP..][..len / GROUP]),
         }
@@ -126,9 +130,8 @@ pub(super) fn row_slices<'a, F: Format, const R: usize>(
 
 /// Four activations as a dword.
 #[inline(always)]
-pub(super) fn quad(q: &[i8], at: usize) -> i32 {
-    let q = &q[at..at + 4];
-    i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])
+pub(super) fn quad(q: [i8; STEP]) -> i32 {
+    i32::from_le_bytes(q.map(|q| q as u8))
 }
 
 /// Two sums as a dword.

@@ -64,7 +64,7 @@ fn mxfp4(block: &[u8; 17], out: &mut Unpacked) {
 
 /// Half of the power of two that an E8M0 byte stands for, 2^(exponent − 128): the values are counted doubled.
 #[inline(always)]
-fn half_of_e8m0(exponent: u8) -> f32 {
+pub fn half_of_e8m0(exponent: u8) -> f32 {
     match exponent {
         // The two smallest are subnormal in f32.
         0 => f32::from_bits(0x0020_0000),

@@ -22,7 +22,7 @@ impl Direct for Q5_0 {
 /// Sixteen in each byte whose bit is set.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fifth_bits(bits: i32) -> __m256i {
+pub(super) fn fifth_bits(bits: i32) -> __m256i {
     // Byte i gets the byte of the word that holds bit i, then all bits but bit i mod 8 are dropped.
     let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let one_bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64.cast_signed());

@@ -52,7 +52,7 @@ impl Direct for Q6_K {
 /// Scales 2 · sub and 2 · sub + 1 as i16, eight times each.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scale_pair(scales: __m128i, sub: usize) -> __m256i {
+pub(super) fn scale_pair(scales: __m128i, sub: usize) -> __m256i {
     let place = 0x0101_0101_0101_0101 * (2 * sub as i64);
     let places = _mm_set_epi64x(place + 0x0101_0101_0101_0101, place);
     _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, places))

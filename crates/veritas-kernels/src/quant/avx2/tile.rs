@@ -93,11 +93,12 @@ fn tile<const C: usize, const SPAN: usize, const SCALED: bool, const MINS: bool>
         let mut dots = [_mm256_setzero_si256(); C];
         for group in span * SPAN / GROUP..(span + 1) * SPAN / GROUP {
             let scale = if SCALED { dwords(&panel.scales[group]) } else { _mm256_set1_epi16(1) };
-            for step in group * GROUP / STEP..(group + 1) * GROUP / STEP {
-                let w = quads(&panel.quants[step]);
+            let q: [_; C] = std::array::from_fn(|c| columns.q[c][group]);
+            for (step, w) in panel.quants[group].iter().enumerate() {
+                let w = quads(w);
                 let magnitude = _mm256_abs_epi8(w);
                 for c in 0..C {
-                    let q = _mm256_set1_epi32(quad(columns.q[c], step * STEP));
+                    let q = _mm256_set1_epi32(quad(q[c][step]));
                     let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(q, w));
                     dots[c] = _mm256_add_epi32(dots[c], _mm256_madd_epi16(pairs, scale));
                 }

@@ -1,10 +1,10 @@
-//! One activation row against formats that are not read in registers: each block is unpacked to memory.
+//! One activation row against the formats with grids: each block is unpacked to memory.
 
 use std::arch::x86_64::*;
 
-use veritas_quant::unpack::{Format, GROUP, Unpacked};
+use veritas_quant::unpack::{Format, Unpacked};
 
-use super::{add_lanes, q32, signed_pairs, words16};
+use super::{add_lanes, q32, signed_pairs};
 use crate::Activations;
 use crate::tile::TileWriter;
 
@@ -19,16 +19,16 @@ pub(in crate::quant) fn rows<F: Format>(
 ) {
     let row_bytes = cols / F::LEN * F::BYTES;
     for a in 0..acts.rows() {
-        let (q, scales, sums) = (acts.q_row(a), acts.scale_row(a), acts.sum_row(a));
+        let (q, scales) = (acts.q_row(a), acts.scale_row(a));
         for r in 0..n_rows {
-            out.set(a, r, product::<F>(&w[r * row_bytes..][..row_bytes], q, scales, sums));
+            out.set(a, r, product::<F>(&w[r * row_bytes..][..row_bytes], q, scales));
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn product<F: Format>(row: &[u8], q: &[i8], scales: &[f32], sums: &[i16]) -> f32 {
-    const { assert!(F::SPAN == F::LEN && F::LEN.is_multiple_of(32)) };
+fn product<F: Format>(row: &[u8], q: &[i8], scales: &[f32]) -> f32 {
+    const { assert!(F::SPAN == 256 && F::SCALED && !F::MINS) };
     let mut weights = Unpacked::default();
     let mut acc = 0.0f32;
     for (block, (bytes, da)) in row.chunks_exact(F::BYTES).zip(scales).enumerate() {
@@ -36,32 +36,12 @@ fn product<F: Format>(row: &[u8], q: &[i8], scales: &[f32], sums: &[i16]) -> f32
         let q = &q[block * F::LEN..][..F::LEN];
         let mut partial = _mm256_setzero_si256();
         for sub in 0..F::LEN / 32 {
-            let pairs = signed_pairs(quants32(&weights, 32 * sub), q32(q, 32 * sub));
+            let pairs = signed_pairs(q32(&weights.quants, 32 * sub), q32(q, 32 * sub));
             let scale = |group: usize| _mm_set1_epi16(weights.scales[group]);
-            let scales = if F::SCALED {
-                _mm256_set_m128i(scale(2 * sub + 1), scale(2 * sub))
-            } else {
-                _mm256_set1_epi16(1)
-            };
+            let scales = _mm256_set_m128i(scale(2 * sub + 1), scale(2 * sub));
             partial = _mm256_add_epi32(partial, _mm256_madd_epi16(pairs, scales));
         }
         acc = (weights.d[0] * da).mul_add(add_lanes(partial) as f32, acc);
-        if F::MINS {
-            let sums = &sums[block * F::LEN / GROUP..][..F::LEN / GROUP];
-            let mins = if F::LEN == 256 {
-                add_lanes(_mm256_madd_epi16(words16(&weights.mins), words16(sums)))
-            } else {
-                sums.iter().zip(&weights.mins).map(|(sum, min)| i32::from(*sum) * i32::from(*min)).sum()
-            };
-            acc = (-(weights.d_min * da)).mul_add(mins as f32, acc);
-        }
     }
     acc
-}
-
-/// The 32 quants from `at`.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn quants32(weights: &Unpacked, at: usize) -> __m256i {
-    q32(&weights.quants, at)
 }

@@ -99,11 +99,13 @@ fn tile<const C: usize, const SPAN: usize, const SCALE_LEN: usize, const MINS: b
                 let sum: i32 = sums.iter().map(|&sum| i32::from(sum)).sum();
                 part[c] = _mm512_set1_epi32(-128 * sum);
             }
-            for step in sub * SCALE_LEN / STEP..(sub + 1) * SCALE_LEN / STEP {
-                let w = quads(&panel.quants[step]);
-                for c in 0..C {
-                    let q = _mm512_set1_epi32(quad(columns.q[c], step * STEP));
-                    part[c] = _mm512_dpbusd_epi32(part[c], w, q);
+            for group in sub * SCALE_LEN / GROUP..(sub + 1) * SCALE_LEN / GROUP {
+                let q: [_; C] = std::array::from_fn(|c| columns.q[c][group]);
+                for (step, w) in panel.quants[group].iter().enumerate() {
+                    let w = quads(w);
+                    for c in 0..C {
+                        part[c] = _mm512_dpbusd_epi32(part[c], w, _mm512_set1_epi32(quad(q[c][step])));
+                    }
                 }
             }
             if SPAN == 256 {
