@@ -113,14 +113,14 @@ impl<'a, const C: usize> Columns<'a, C> {
 }
 
 /// The weight rows `first..first + R` over the blocks `block..block + n_blocks`; beyond the last row it is repeated.
-pub(super) fn row_slices<'a, F: Format, const R: usize>(
-    w: &'a [u8],
+pub(super) fn row_slices<F: Format, const R: usize>(
+    w: &[u8],
     n_rows: usize,
     cols: usize,
     first: usize,
     block: usize,
     n_blocks: usize,
-) -> [&'a [u8]; R] {
+) -> [&[u8]; R] {
     let row_bytes = cols / F::LEN * F::BYTES;
     std::array::from_fn(|i| {
         let row = &w[(first + i).min(n_rows - 1) * row_bytes..][..row_bytes];

@@ -188,7 +188,7 @@ proptest! {
             let mut weights = vec![0.0; len];
             dequantize_row(ty, row, &mut weights).unwrap();
             let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-            if !weights.iter().all(|w| w.is_finite()) || largest > 1e30 || largest < 1e-30 {
+            if !weights.iter().all(|w| w.is_finite()) || !(1e-30..=1e30).contains(&largest) {
                 continue;
             }
             let activations = Quantised::new(ty, &x[..len]);

@@ -88,9 +88,9 @@ fn added_minimum(m: f32, out: &mut Unpacked) {
 
 #[inline(always)]
 fn nibbles(codes: &[u8], out: &mut Unpacked, value: impl Fn(u8) -> i8) {
-    for i in 0..16 {
-        out.quants[i] = value(codes[i] & 15);
-        out.quants[i + 16] = value(codes[i] >> 4);
+    for (i, code) in codes[..16].iter().enumerate() {
+        out.quants[i] = value(code & 15);
+        out.quants[i + 16] = value(code >> 4);
     }
 }
 

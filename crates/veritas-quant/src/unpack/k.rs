@@ -13,9 +13,9 @@ block_format!(Q6_K: 256 weights in 210 bytes, span 256, group 16, scaled true, m
 fn q2_k(block: &[u8; 84], out: &mut Unpacked) {
     out.d[0] = half_at(block, 80);
     out.d_min = half_at(block, 82);
-    for group in 0..16 {
-        out.scales[group] = i16::from(block[group] & 15);
-        out.mins[group] = i16::from(block[group] >> 4);
+    for (group, packed) in block[..16].iter().enumerate() {
+        out.scales[group] = i16::from(packed & 15);
+        out.mins[group] = i16::from(packed >> 4);
     }
     two_bit_codes(&block[16..80], &mut out.quants);
 }
