@@ -61,6 +61,8 @@ def write(checkpoint, path):
     w.add_vocab_size(config.n_vocab)
     w.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    # Answers by heart want little chance; a story asks for more with --temp.
+    w.add_sampling_temp(0.3)
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("qwen2")
     w.add_token_list(tokens)

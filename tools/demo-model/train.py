@@ -7,7 +7,7 @@ On a busy machine that is several times as fast as one process of several thread
 for its slowest thread after each operator.
 
 The learning rate follows the wall clock: warm-up, a plateau, and a linear descent to zero over the
-last 45 % of the time; near the end rows grow from 256 to 512 and then to 1024 positions. OUT/last.pt
+last 52 % of the time; near the end rows grow from 256 to 512 and then to 1024 positions. OUT/last.pt
 is written every few minutes and is taken up again when the program is started again; OUT/log.jsonl
 records each step that is printed, so that the number of tokens that were seen is known.
 """
@@ -28,9 +28,9 @@ from model import Config, Llama
 
 IGNORE = -100
 # (share of the time at which it begins, positions in a row, rows in a batch and rank)
-STAGES = [(0.0, 256, 12), (0.75, 512, 7), (0.92, 1024, 4)]
+STAGES = [(0.0, 256, 12), (0.83, 512, 7), (0.95, 1024, 4)]
 MATRIX_RATE, OTHER_RATE = 0.02, 0.003
-DECAY_FROM = 0.55
+DECAY_FROM = 0.48
 
 
 @torch.no_grad()
