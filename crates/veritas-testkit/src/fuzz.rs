@@ -3,3 +3,6 @@
 //! The targets in `fuzz/` and the tests that run the committed corpus call the same functions.
 
 pub mod gguf;
+pub mod plan;
+pub mod quant;
+pub mod sched;
