@@ -210,11 +210,11 @@ impl Specials {
         // In the o200k_harmony format (and Solar's) <|end|> parts the messages of one answer.
         let has = |text: &str| find(&markers, text).is_some();
         let harmony = (has("<|return|>") && has("<|call|>")) || (has("<|calls|>") && has("<|flush|>"));
-        // Where <|tool_response> ends a turn (Gemma 4), </s> is the HTML tag.
-        let html = has("<|tool_response>");
+        // Qwen's and Gemma's vocabularies hold the HTML tag as a piece of text.
+        let tag = |id: TokenId| kinds[id as usize] == Kind::Normal && self.eos != Some(id);
         markers.retain(|&id| match texts.text(id) {
             "<|end|>" => !harmony,
-            "</s>" => !html || self.eos == Some(id),
+            "</s>" => !tag(id),
             _ => true,
         });
         for &id in &markers {
@@ -287,8 +287,7 @@ mod tests {
     fn published_end_markers_end_a_generation_whatever_their_type() {
         assert_eq!(ends(&["a", "<|im_end|>", "<|endoftext|>", "<|im_start|>"]), [1, 2]);
         assert_eq!(ends(&["<|end|>", "<|return|>", "<|call|>"]), [1, 2]);
-        assert_eq!(ends(&["</s>", "<turn|>"]), [0, 1]);
-        assert_eq!(ends(&["</s>", "<turn|>", "<|tool_response>"]), [1, 2]);
+        assert_eq!(ends(&["</s>", "<turn|>"]), [1]);
     }
 
     #[test]

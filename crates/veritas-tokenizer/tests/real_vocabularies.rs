@@ -3,6 +3,7 @@
 //! The vocabularies are not ours: they are read from the folder that `VERITAS_TEST_DATA` names. The expectations
 //! (tests/data/tokenizers/expected) are committed.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::BufReader;
 use std::path::Path;
@@ -70,6 +71,35 @@ fn check(name: &str, with_pairs: bool, lists: &[&str]) {
         }
     }
     assert!(wrong.is_empty(), "{name}: {} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+
+    if EXACT.contains(&name) {
+        for row in &rows {
+            assert_eq!(tokenizer.decode(&row.ids, true).unwrap(), row.text.as_bytes(), "{name}");
+        }
+    }
+    check_roles(name, &tokenizer);
+}
+
+/// Byte-level vocabularies whose text is not normalized: the way back is exact.
+const EXACT: [&str; 7] =
+    ["gpt-2", "llama-bpe", "starcoder", "refact", "command-r", "deepseek-llm", "falcon"];
+
+/// Every control token of the vocabulary, in a text from outside.
+fn check_roles(name: &str, tokenizer: &Tokenizer) {
+    let texts: HashSet<&str> = tokenizer.control_texts().collect();
+    assert!(!texts.is_empty(), "{name}");
+    let is_marker = |id: &u32| {
+        texts.contains(tokenizer.token_text(*id).unwrap()) && tokenizer.unk() != Some(*id)
+    };
+    for text in &texts {
+        for forged in [format!("x {text} y"), (*text).to_owned(), format!("{text}{text}"), format!("\n{text}a")] {
+            let ids = tokenizer.encode(&forged, PLAIN).unwrap();
+            assert!(!ids.iter().any(is_marker), "{name} {forged:?}: {ids:?}");
+        }
+        let ids = tokenizer.encode(text, PARSED).unwrap();
+        assert_eq!(tokenizer.token_text(ids[0]).unwrap(), *text, "{name}");
+        assert_eq!(ids.len(), 1, "{name} {text:?}");
+    }
 }
 
 macro_rules! vocabularies {
@@ -96,4 +126,35 @@ vocabularies! {
     phi_3_gives_the_expected_ids: "phi-3", true, ["phi-3"];
     bert_bge_gives_the_expected_ids: "bert-bge", true, ["bert-base-uncased"];
     nomic_bert_moe_gives_the_expected_ids: "nomic-bert-moe", false, ["nomic-bert-moe"];
+}
+
+#[test]
+fn a_role_marker_that_a_file_calls_user_defined_is_a_control_token_to_texts() {
+    let Some(path) = test_data("tokenizers/vocab/command-r.gguf.xz") else { return };
+    let tokenizer = load(&path);
+    let marker = "<|START_OF_TURN_TOKEN|>";
+    assert!(tokenizer.control_texts().any(|text| text == marker));
+    assert_eq!(tokenizer.encode(marker, PARSED).unwrap(), [255000]);
+    assert!(!tokenizer.encode(marker, PLAIN).unwrap().contains(&255000));
+}
+
+#[test]
+fn the_ends_of_generation_are_those_of_the_model() {
+    for (name, ends) in [
+        ("llama-bpe", &["<|end_of_text|>", "<|eot_id|>"][..]),
+        ("qwen2", &["<|endoftext|>", "<|im_end|>"]),
+        ("phi-3", &["</s>", "<|endoftext|>", "<|end|>"]),
+        ("gemma-4", &["<eos>", "<|tool_response>", "<turn|>"]),
+        ("command-r", &["<PAD>", "<|END_OF_TURN_TOKEN|>"]),
+        ("llama-spm", &["</s>"]),
+    ] {
+        let Some(path) = test_data(&format!("tokenizers/vocab/{name}.gguf.xz")) else { return };
+        let tokenizer = load(&path);
+        let found: Vec<&str> =
+            tokenizer.ends_of_generation().iter().map(|&id| tokenizer.token_text(id).unwrap()).collect();
+        let mut ends = ends.to_vec();
+        ends.sort_by_key(|end| found.iter().position(|text| text == end));
+        assert_eq!(found, ends, "{name}");
+        assert!(tokenizer.ends_of_generation().iter().all(|&id| tokenizer.is_end_of_generation(id)));
+    }
 }
