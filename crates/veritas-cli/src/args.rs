@@ -293,8 +293,7 @@ impl SamplingArgs {
 /// `run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// The prompt; `-` reads it from stdin.
-    #[arg(allow_hyphen_values = true)]
+    /// The prompt; `-` reads it from stdin. One that begins with a hyphen stands after `--`.
     pub(crate) prompt: Option<String>,
     /// Answer the prompt with the model's chat template (the default where the model has one).
     #[arg(long, conflicts_with_all = ["raw", "ids"])]
