@@ -43,7 +43,7 @@ impl CharsMap {
         }
         let (size, rest) = bytes.split_first_chunk().ok_or(damaged("it has no header"))?;
         let size = u32::from_le_bytes(*size) as usize;
-        if size % 4 != 0 {
+        if !size.is_multiple_of(4) {
             return Err(damaged("its array does not consist of 32-bit units"));
         }
         let (units, replacements) =

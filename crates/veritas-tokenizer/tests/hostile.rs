@@ -7,17 +7,8 @@ use veritas_gguf::Metadata;
 use veritas_testkit::committed;
 use veritas_tokenizer::{EncodeOptions, Error, StreamDecoder, Tokenizer};
 
-const KEYS: [&str; 9] = [
-    "bos_token_id",
-    "eos_token_id",
-    "eot_token_id",
-    "eom_token_id",
-    "unknown_token_id",
-    "seperator_token_id",
-    "padding_token_id",
-    "cls_token_id",
-    "mask_token_id",
-];
+mod oracle;
+use oracle::{KEYS, MODELS, PRE_TOKENIZERS};
 
 fn golden(name: &str) -> Metadata {
     let bytes = fs::read(committed(&format!("golden/{name}/model-f16.gguf"))).unwrap();
@@ -139,8 +130,8 @@ fn a_megabyte_without_a_space_does_not_take_quadratic_time() {
 prop_compose! {
     /// A vocabulary of short texts, so that merges, prefixes and duplicates happen.
     fn vocabularies()(
-        model in proptest::sample::select(vec!["llama", "gpt2", "gemma4", "bert", "t5", "none"]),
-        pre in proptest::sample::select(vec!["gpt-2", "llama-bpe", "qwen2", "gpt-4o", "deepseek-llm", "falcon"]),
+        model in proptest::sample::select(MODELS.to_vec()),
+        pre in proptest::sample::select(PRE_TOKENIZERS.to_vec()),
         tokens in proptest::collection::hash_set("[abĠ▁<|> é]{0,3}|<0x[0-9A-F]{2}>", 1..40),
         types in proptest::collection::vec(0i32..8, 40),
         scores in proptest::collection::vec(prop_oneof![-5f32..5.0, any::<f32>()], 40),
@@ -182,31 +173,25 @@ fn no_vocabulary_and_no_text_lead_to_a_panic_or_a_forged_token() {
     let n_accepted = std::cell::Cell::new(0);
     let config = ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(metadata in vocabularies(), text in "[ab <|>é▁0x4A\u{0}-\u{ff}]{0,40}", any: String)| {
-        let Ok(tokenizer) = Tokenizer::from_gguf(&metadata) else { return Ok(()) };
-        n_accepted.set(n_accepted.get() + 1);
-        let n = tokenizer.n_vocab() as u32;
-        let hidden: Vec<&str> = tokenizer.control_texts().collect();
-        for text in [&text, &any] {
-            for add_special in [false, true] {
-                for parse_special in [false, true] {
-                    let Ok(ids) = tokenizer.encode(text, EncodeOptions { add_special, parse_special }) else { continue };
-                    prop_assert!(ids.iter().all(|&id| id < n));
-                    let forged = |id: &u32| hidden.contains(&tokenizer.token_text(*id).unwrap()) && tokenizer.unk() != Some(*id);
-                    prop_assert!(add_special || parse_special || !ids.iter().any(forged), "{:?} {:?}", text, ids);
-                    tokenizer.decode(&ids, true).unwrap();
-                }
-            }
-        }
-        let all: Vec<u32> = (0..n).collect();
-        let mut stream = StreamDecoder::new(&tokenizer, true);
-        let mut streamed = String::new();
-        for &id in &all {
-            streamed += &stream.push(id).unwrap();
-        }
-        streamed += &stream.finish();
-        let whole = tokenizer.decode(&all, true).unwrap();
-        prop_assert_eq!(streamed, String::from_utf8_lossy(&whole));
+        n_accepted.set(n_accepted.get() + u32::from(oracle::check(&metadata, &[&text, &any])));
     });
     let n_accepted = n_accepted.get();
     assert!(n_accepted > 300, "only {n_accepted} vocabularies were accepted");
+}
+
+#[test]
+fn the_corpus_of_the_fuzz_target_leads_to_no_panic() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/tokenizer");
+    let files = fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+    let n_taken = files.filter(|bytes| oracle::check_bytes(bytes)).count();
+    assert!(n_taken >= 5, "only {n_taken} vocabularies of the corpus are taken");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_lead_to_a_panic(bytes in proptest::collection::vec(prop_oneof![
+        any::<u8>(), Just(0xff), proptest::sample::select(b"ab <|>".to_vec())
+    ], 0..200)) {
+        oracle::check_bytes(&bytes);
+    }
 }

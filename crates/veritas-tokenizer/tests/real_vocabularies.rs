@@ -81,18 +81,18 @@ fn check(name: &str, with_pairs: bool, lists: &[&str]) {
 }
 
 /// Byte-level vocabularies whose text is not normalized: the way back is exact.
-const EXACT: [&str; 7] =
-    ["gpt-2", "llama-bpe", "starcoder", "refact", "command-r", "deepseek-llm", "falcon"];
+const EXACT: [&str; 7] = ["gpt-2", "llama-bpe", "starcoder", "refact", "command-r", "deepseek-llm", "falcon"];
 
 /// Every control token of the vocabulary, in a text from outside.
 fn check_roles(name: &str, tokenizer: &Tokenizer) {
     let texts: HashSet<&str> = tokenizer.control_texts().collect();
     assert!(!texts.is_empty(), "{name}");
-    let is_marker = |id: &u32| {
-        texts.contains(tokenizer.token_text(*id).unwrap()) && tokenizer.unk() != Some(*id)
-    };
+    let is_marker =
+        |id: &u32| texts.contains(tokenizer.token_text(*id).unwrap()) && tokenizer.unk() != Some(*id);
     for text in &texts {
-        for forged in [format!("x {text} y"), (*text).to_owned(), format!("{text}{text}"), format!("\n{text}a")] {
+        for forged in
+            [format!("x {text} y"), (*text).to_owned(), format!("{text}{text}"), format!("\n{text}a")]
+        {
             let ids = tokenizer.encode(&forged, PLAIN).unwrap();
             assert!(!ids.iter().any(is_marker), "{name} {forged:?}: {ids:?}");
         }
