@@ -28,5 +28,5 @@ pub use kv::CacheTypes;
 pub use model::Model;
 pub use rope::{RopeReach, reach_of};
 pub use runner::{DEFAULT_CHUNK_TOKENS, Drawn, LogitsRow, Runner, RunnerConfig};
-pub use score::{Perplexity, compute_logits, perplexity};
+pub use score::{Perplexity, ShowLogits, compute_logits, perplexity};
 pub use veritas_sched::{Event, SequenceId, SequenceSpec};

@@ -11,8 +11,11 @@ use crate::model::Model;
 use crate::runner::{Runner, RunnerConfig};
 use crate::sampler;
 
+/// Gets a sequence's place in the list, a position, and its `[n_vocab]` logits.
+pub type ShowLogits<'a> = dyn FnMut(usize, usize, &[f32]) -> Result<(), Error> + 'a;
+
 /// Computes the logits of every position of the sequences. With `together`, all of them run in the same steps; else one
-/// after the other. `show` gets the sequence's place in the list, the position, and `[n_vocab]` logits.
+/// after the other.
 ///
 /// # Errors
 /// If a sequence is empty, does not fit the context, or the model fails; what `show` says.
@@ -20,7 +23,7 @@ pub fn compute_logits(
     runner: &mut Runner,
     sequences: &[Vec<TokenId>],
     together: bool,
-    show: &mut dyn FnMut(usize, usize, &[f32]) -> Result<(), Error>,
+    show: &mut ShowLogits<'_>,
 ) -> Result<(), Error> {
     let group = if together { sequences.len().max(1) } else { 1 };
     for (first, sequences) in sequences.chunks(group).enumerate() {

@@ -1,9 +1,12 @@
 //! The logits of 18 architectures against the reference implementation's, and the determinism contract on each of them.
+// The differences are figures that people want to see.
+#![allow(clippy::print_stdout)]
 
 use std::sync::Arc;
 
 use veritas_engine::{
-    CacheTypes, Drawn, MetadataOverride, Model, ModelFiles, Runner, RunnerConfig, SequenceSpec, compute_logits,
+    CacheTypes, Drawn, MetadataOverride, Model, ModelFiles, Runner, RunnerConfig, SequenceSpec,
+    compute_logits,
 };
 use veritas_gguf::Value;
 use veritas_kernels::CacheType;
@@ -11,8 +14,24 @@ use veritas_simd::Isa;
 use veritas_testkit::{Tensors, committed};
 
 const DENSE: [&str; 18] = [
-    "llama", "llama_tied", "mistral", "qwen2", "qwen2_yarn", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "granite",
-    "olmo2", "smollm3", "glm4", "cohere", "starcoder2", "gpt2", "gpt_neox",
+    "llama",
+    "llama_tied",
+    "mistral",
+    "qwen2",
+    "qwen2_yarn",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "granite",
+    "olmo2",
+    "smollm3",
+    "glm4",
+    "cohere",
+    "starcoder2",
+    "gpt2",
+    "gpt_neox",
 ];
 
 const F32_CACHE: CacheTypes = CacheTypes { key: CacheType::F32, value: CacheType::F32 };
@@ -28,7 +47,12 @@ fn config() -> RunnerConfig {
 }
 
 /// The logits of each sequence, `[position][n_vocab]` one after the other.
-fn logits(model: &Arc<Model>, config: &RunnerConfig, sequences: &[Vec<u32>], together: bool) -> Vec<Vec<f32>> {
+fn logits(
+    model: &Arc<Model>,
+    config: &RunnerConfig,
+    sequences: &[Vec<u32>],
+    together: bool,
+) -> Vec<Vec<f32>> {
     let mut runner = Runner::new(Arc::clone(model), config).unwrap();
     let mut rows = vec![Vec::new(); sequences.len()];
     compute_logits(&mut runner, sequences, together, &mut |sequence, position, logits| {
@@ -95,7 +119,7 @@ fn first_wrong_layer(name: &str, golden: &Tensors) -> String {
     let expected = golden.tensor("hidden");
     let hidden = runner.take_hidden();
     let differences = hidden.iter().enumerate().map(|(index, found)| {
-        format!("{:.1e}", largest_difference(&[found.clone()], &[expected.row(index).to_vec()]))
+        format!("{:.1e}", largest_difference(std::slice::from_ref(found), &[expected.row(index).to_vec()]))
     });
     format!("hidden states differ by {}", differences.collect::<Vec<_>>().join(", "))
 }
@@ -157,7 +181,10 @@ fn quantised_caches_have_the_same_bits_however_they_are_filled() {
         let reference = bits(&logits(&model, &config, &sequences, false));
         for (chunk_tokens, together) in [(1, false), (7, true), (512, true)] {
             let config = RunnerConfig { chunk_tokens, ..config.clone() };
-            assert!(bits(&logits(&model, &config, &sequences, together)) == reference, "{cache:?} {chunk_tokens}");
+            assert!(
+                bits(&logits(&model, &config, &sequences, together)) == reference,
+                "{cache:?} {chunk_tokens}"
+            );
         }
         let found = logits(&model, &config, &sequences, false);
         let difference = largest_difference(&found, &expected(&golden, "logits"));
@@ -192,8 +219,7 @@ fn greedy_continuations_are_those_of_the_reference() {
 
 #[test]
 fn a_sliding_window_told_from_outside_gives_the_reference_with_a_window() {
-    let overrides =
-        [MetadataOverride { key: "llama.attention.sliding_window".into(), value: Value::I64(8) }];
+    let overrides = [MetadataOverride { key: "llama.attention.sliding_window".into(), value: Value::I64(8) }];
     let golden = golden("mistral");
     let found = logits(&model("mistral", &overrides), &config(), &sequences(&golden), false);
     let short = golden.tensor("logits_swa");
@@ -212,7 +238,8 @@ fn quantised_models_are_as_close_to_their_weights_as_the_peer() {
     let (len, ids) = (tokens.shape[1], tokens.token_ids());
     let sequences = ids.chunks(len).map(<[u32]>::to_vec).collect::<Vec<_>>();
     for (kind, peer) in report.as_object().unwrap() {
-        let files = ModelFiles::open(&folder.join(format!("model-{}.gguf", kind.to_lowercase())), &[]).unwrap();
+        let files =
+            ModelFiles::open(&folder.join(format!("model-{}.gguf", kind.to_lowercase())), &[]).unwrap();
         let model = Arc::new(Model::new(files).unwrap());
         let config = RunnerConfig { cache_types: CacheTypes::default(), ..config() };
         let found = logits(&model, &config, &sequences, false).concat();
@@ -226,7 +253,7 @@ fn quantised_models_are_as_close_to_their_weights_as_the_peer() {
             if isa.is_available() {
                 let config = RunnerConfig { isa, chunk_tokens, ..config.clone() };
                 let other = logits(&model, &config, &sequences, true);
-                assert!(bits(&[other.concat()]) == bits(&[found.clone()]), "{kind} on {isa}");
+                assert!(bits(&[other.concat()]) == bits(std::slice::from_ref(&found)), "{kind} on {isa}");
             }
         }
     }
@@ -234,7 +261,9 @@ fn quantised_models_are_as_close_to_their_weights_as_the_peer() {
 
 #[test]
 fn what_cannot_be_run_is_named() {
-    for (name, word) in [("mixtral", "mixture of experts"), ("deepseek_v2", "latent attention"), ("bert", "bert")] {
+    for (name, word) in
+        [("mixtral", "mixture of experts"), ("deepseek_v2", "latent attention"), ("bert", "bert")]
+    {
         let path = committed(&format!("golden/{name}/model-f16.gguf"));
         let error = Model::new(ModelFiles::open(&path, &[]).unwrap()).unwrap_err();
         assert!(error.to_string().contains(word), "{name}: {error}");

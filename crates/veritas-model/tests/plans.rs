@@ -130,7 +130,8 @@ fn metadata_that_contradict_the_tensors_are_refused() {
         let error = build_plan(&files).expect_err(key);
         assert!(!error.is_unsupported(), "{key} = {value}: {error}");
     }
-    for (key, value) in [("llama.rope.freq_base", f32::NAN), ("llama.attention.layer_norm_rms_epsilon", -1.0)] {
+    for (key, value) in [("llama.rope.freq_base", f32::NAN), ("llama.attention.layer_norm_rms_epsilon", -1.0)]
+    {
         let mut files = files("llama");
         files.parts[0].metadata.insert(key, value).unwrap();
         build_plan(&files).expect_err(key);
