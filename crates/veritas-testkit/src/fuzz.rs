@@ -6,3 +6,4 @@ pub mod gguf;
 pub mod plan;
 pub mod quant;
 pub mod sched;
+pub mod template;

@@ -24,3 +24,8 @@ fn the_scheduler_takes_the_corpus() {
 fn the_architectures_take_the_corpus() {
     inputs("plan").iter().for_each(|bytes| veritas_testkit::fuzz::plan::check(bytes));
 }
+
+#[test]
+fn chat_templates_take_the_corpus() {
+    inputs("template").iter().for_each(|bytes| veritas_testkit::fuzz::template::check(bytes));
+}
