@@ -78,7 +78,9 @@ fn apply(gguf: &mut Gguf, place: usize, kind: u8, value: u64) {
             return;
         }
         6 => {
-            gguf.tensors.remove(tensor);
+            if tensor < gguf.tensors.len() {
+                gguf.tensors.remove(tensor);
+            }
             return;
         }
         _ => {
