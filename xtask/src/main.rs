@@ -52,7 +52,7 @@ fn run(task: &str) -> Result<()> {
         "dependencies" => dependencies::check(&root),
         "doc" => cargo(
             &root,
-            &["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"],
+            &["doc", "--workspace", "--no-deps", "--locked"],
             &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")],
         ),
         "test" => readme::run_tests(&root),

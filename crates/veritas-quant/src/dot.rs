@@ -3,7 +3,7 @@
 //! Each output element has one defined order of floating-point operations, and these functions are that
 //! definition:
 //!
-//! - Quantised weights: blocks ascending; inside a span (see [`Format::SPAN`](crate::unpack::Format::SPAN)) the
+//! - Quantised weights: blocks ascending; inside a span (see `Format::SPAN`) the
 //!   sums are integers, hence exact; then `acc = fma(d · da, Σ scale · dot, acc)`, and for formats with minimums
 //!   `acc = fma(−(d_min · da), Σ min · sum, acc)`. The conversion of a sum to f32 rounds to nearest even.
 //! - F32 and F16 weights: sixteen interleaved chains of fused multiply-adds and a fold by halves.

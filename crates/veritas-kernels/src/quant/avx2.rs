@@ -2,7 +2,7 @@
 //!
 //! Two ways, the same bits:
 //!
-//! - **Many activation rows** (`tile`): eight weight rows are unpacked into a [`Panel`] and multiplied with tiles of up to
+//! - **Many activation rows** (`tile`): eight weight rows are unpacked into a `Panel` and multiplied with tiles of up to
 //!   four activation rows. Lanes are weight rows.
 //! - **Few** (`decode`): the weights are read from the file's layout into registers, four rows at a time; lanes are
 //!   weights, and the sums of four rows are added across lanes together. Formats without such a reader are unpacked

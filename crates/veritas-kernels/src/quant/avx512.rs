@@ -4,7 +4,7 @@
 //! multiplies unsigned with signed bytes and adds four products in i32 without saturation; the weights are made
 //! unsigned by adding 128, and the accumulators start from −128 times the sum of the activations.
 //!
-//! Few activation rows: the readers of [`avx2`](super::avx2). They are bound by memory, and every machine of this level
+//! Few activation rows: the readers of `avx2`. They are bound by memory, and every machine of this level
 //! has their instructions.
 
 mod tile;

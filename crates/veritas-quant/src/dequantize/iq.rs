@@ -7,7 +7,7 @@ use crate::tables::{
 
 /// `d: f16, high bits of scales: u16, low bits of scales: [u8; 4], codes: [u8; 128]`; sub-blocks of 32.
 ///
-/// Weight = d · (scale − 32) · table[code]; within a sub-block the codes lie as in IQ4_NL.
+/// Weight = d · (scale − 32) · `table[code]`; within a sub-block the codes lie as in IQ4_NL.
 pub(super) fn iq4_xs(block: &[u8; 136], y: &mut [f32; 256]) {
     let (d, high) = (f16_at(block, 0), u16_at(block, 2));
     for (sub, y) in y.as_chunks_mut::<32>().0.iter_mut().enumerate() {

@@ -52,7 +52,7 @@ pub(super) fn q8_0(block: &[u8; 34], y: &mut [f32; 32]) {
     }
 }
 
-/// `d: f16, codes: [u8; 16]`; weight = d · table[code].
+/// `d: f16, codes: [u8; 16]`; weight = d · `table[code]`.
 pub(super) fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
     let d = f16_at(block, 0);
     for (i, &byte) in block[2..].iter().enumerate() {
@@ -61,7 +61,7 @@ pub(super) fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
     }
 }
 
-/// `e: u8, codes: [u8; 16]`; weight = 2^(e − 128) · table[code].
+/// `e: u8, codes: [u8; 16]`; weight = 2^(e − 128) · `table[code]`.
 pub(super) fn mxfp4(block: &[u8; 17], y: &mut [f32; 32]) {
     let d = half_power_of_two(block[0]);
     for (i, &byte) in block[1..].iter().enumerate() {
@@ -76,7 +76,7 @@ pub(crate) fn half_power_of_two(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
 }
 
-/// Four groups of 16: `scales: [u8; 4]`, then `codes: [u8; 8]` for each group; weight = scale · table[code].
+/// Four groups of 16: `scales: [u8; 4]`, then `codes: [u8; 8]` for each group; weight = scale · `table[code]`.
 pub(super) fn nvfp4(block: &[u8; 36], y: &mut [f32; 64]) {
     for (group, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let d = half_e4m3(block[group]);
