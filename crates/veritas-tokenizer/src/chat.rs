@@ -15,7 +15,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{io, thread};
 
 pub use date::Date;
 pub use error::Error;
@@ -23,7 +23,10 @@ use minijinja::{Environment, ErrorKind, Value};
 use serde::{Deserialize, Serialize};
 
 use self::environment::{Raised, environment, strftime_now};
-use self::limits::{FUEL_BASE, FUEL_PER_BYTE, MAX_OUTPUT_BYTES, MAX_TEMPLATE_BYTES};
+use self::limits::{
+    BYTES_PER_FUEL, COMPILE_STACK_BYTES, FUEL_BASE, FUEL_PER_VALUE, MAX_FUEL, MAX_OUTPUT_BYTES,
+    MAX_TEMPLATE_BYTES, RENDER_STACK_BYTES, RENDER_STACK_BYTES_PER_FUEL,
+};
 
 /// What a template is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,7 +101,8 @@ impl ChatTemplate {
         };
         let syntax =
             |e: minijinja::Error| Error::Syntax { line: e.line().unwrap_or(0), message: describe(&e) };
-        Ok(Self { env: compile().map_err(syntax)?, source: source.to_owned() })
+        let env = with_stack(COMPILE_STACK_BYTES, || compile().map_err(syntax))?;
+        Ok(Self { env, source: source.to_owned() })
     }
 
     /// The source, as it was given.
@@ -112,8 +116,14 @@ impl ChatTemplate {
     /// [`Error::Raised`] with the template's own message; [`Error::Render`], [`Error::TooMuchWork`] and
     /// [`Error::OutputTooLong`]; what is wrong with the chat.
     pub fn render(&self, input: &ChatInput) -> Result<String, Error> {
-        let n_bytes = guard::check(input)?;
-        let fuel = FUEL_BASE + FUEL_PER_BYTE * n_bytes as u64;
+        let (n_bytes, n_values) = guard::check(input)?;
+        let for_chat = n_values as u64 * FUEL_PER_VALUE + n_bytes as u64 / BYTES_PER_FUEL;
+        let fuel = (FUEL_BASE + for_chat).min(MAX_FUEL);
+        let stack_bytes = RENDER_STACK_BYTES + fuel as usize * RENDER_STACK_BYTES_PER_FUEL;
+        with_stack(stack_bytes, || self.render_within(input, fuel))
+    }
+
+    fn render_within(&self, input: &ChatInput, fuel: u64) -> Result<String, Error> {
         let mut env = self.env.clone();
         env.set_fuel(Some(fuel));
         let mut out = Limited { text: Vec::new(), full: false };
@@ -141,6 +151,23 @@ impl ChatTemplate {
     pub fn render_guarded(&self, input: &ChatInput, controls: &[&str]) -> Result<Rendered, Error> {
         guard::render(self, input, controls)
     }
+}
+
+/// Runs `work` on a thread of its own, whose stack a hostile template cannot overflow.
+fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("chat-template".to_owned()).stack_size(bytes);
+        match thread.spawn_scoped(scope, work) {
+            // A panic of the template engine is the template's fault as far as a caller is concerned.
+            Ok(thread) => thread.join().unwrap_or_else(|_| {
+                Err(Error::Render {
+                    line: 0,
+                    message: "the template engine failed on this template".to_owned(),
+                })
+            }),
+            Err(e) => Err(Error::NoThread { bytes, message: e.to_string() }),
+        }
+    })
 }
 
 /// The variables of a template.

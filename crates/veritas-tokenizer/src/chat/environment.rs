@@ -37,6 +37,9 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
         }
         _ => escape_formatter(out, state, value),
     });
+    // minijinja's own, which Jinja2 lacks: both keep what they are given and look through it anew each time.
+    env.remove_filter("chain");
+    env.remove_filter("zip");
     env.add_filter("tojson", json::tojson);
     env.add_filter("indent", python::indent);
     env.add_filter(source::ESCAPE_FILTER, python::markup_escape);

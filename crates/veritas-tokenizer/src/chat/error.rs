@@ -32,6 +32,14 @@ pub enum Error {
         /// The limit.
         fuel: u64,
     },
+    /// The system gave no thread with a stack of this size.
+    #[error("a thread with a stack of {bytes} bytes for the chat template could not be started: {message}")]
+    NoThread {
+        /// Bytes of the stack.
+        bytes: usize,
+        /// What the system says.
+        message: String,
+    },
     /// The rendered text is too long.
     #[error("the rendered chat has more than {MAX_OUTPUT_BYTES} bytes")]
     OutputTooLong,

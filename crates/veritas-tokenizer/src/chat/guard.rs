@@ -25,8 +25,8 @@ use super::limits::{
 };
 use super::{ChatInput, ChatTemplate, Error, Rendered};
 
-/// Checks the size of a chat, and gives the bytes of its strings.
-pub(super) fn check(input: &ChatInput) -> Result<usize, Error> {
+/// Checks the size of a chat, and gives the bytes of its strings and the number of its values.
+pub(super) fn check(input: &ChatInput) -> Result<(usize, usize), Error> {
     let mut size = Size { bytes: input.bos_token.len() + input.eos_token.len(), values: 0 };
     size.add(&input.messages, 0)?;
     if let Some(tools) = &input.tools {
@@ -36,7 +36,7 @@ pub(super) fn check(input: &ChatInput) -> Result<usize, Error> {
         size.bytes += key.len();
         size.add(value, 0)?;
     }
-    Ok(size.bytes)
+    Ok((size.bytes, size.values))
 }
 
 struct Size {

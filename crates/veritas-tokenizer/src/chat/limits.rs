@@ -1,7 +1,8 @@
 //! Limits on templates and chats, each with its reason. Both may be hostile.
 
-/// Bytes of a template's source. The longest published ones have 40 kB.
-pub const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+/// Bytes of a template's source. The longest published ones have 40 kB. An expression may nest once per byte or so,
+/// and the compiler recurses over it; see [`COMPILE_STACK_BYTES`].
+pub const MAX_TEMPLATE_BYTES: usize = 128 << 10;
 
 /// Bytes of all strings of a chat. More does not fit a context, and could not be rendered.
 pub const MAX_CHAT_BYTES: usize = 4 << 20;
@@ -16,11 +17,29 @@ pub const MAX_CHAT_DEPTH: usize = 128;
 pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
 /// Work that a template may do on an empty chat, in minijinja's fuel: one per instruction and per 64 bytes that it
-/// makes or reads. The published templates take at most some ten thousand. It bounds memory too, to 64 bytes each.
-pub const FUEL_BASE: u64 = 1_000_000;
+/// makes or reads. It bounds memory too, to 64 bytes each, and the depth of the values that a template can build.
+pub const FUEL_BASE: u64 = 250_000;
 
-/// More work per byte of the chat: a template may look at each character a few times.
-pub const FUEL_PER_BYTE: u64 = 1;
+/// More work per value of the chat: a message is three or more, and a template takes some hundred steps for each.
+pub const FUEL_PER_VALUE: u64 = 1_000;
+
+/// More work per this many bytes of the chat: a template may read each character some twenty times.
+pub const BYTES_PER_FUEL: u64 = 4;
+
+/// Most work, whatever the chat.
+pub const MAX_FUEL: u64 = 4_000_000;
+
+/// Stack of the thread that compiles a template. minijinja recurses over long chains such as `--------1`, which its
+/// own limit on nesting does not count: 330 to 650 bytes per level were measured, and a level takes a byte.
+pub const COMPILE_STACK_BYTES: usize = 128 << 20;
+
+/// Stack of the thread that renders, apart from what the depth of values needs.
+pub const RENDER_STACK_BYTES: usize = 16 << 20;
+
+/// Stack per unit of fuel. `{% set ns.x = [ns.x] %}` in a loop nests values without end, and to compare, print or drop
+/// one recurses: up to 590 bytes per level were measured, and a level takes at least one unit. The memory is reserved,
+/// and becomes real only as far as the stack grows.
+pub const RENDER_STACK_BYTES_PER_FUEL: usize = 704;
 
 /// Depth of macro calls, blocks and recursive loops.
 pub const MAX_RECURSION: usize = 100;

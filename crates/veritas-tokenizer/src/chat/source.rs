@@ -9,6 +9,9 @@ use std::borrow::Cow;
 /// Name of the filter that escapes an operand of a sum with markup.
 pub(super) const ESCAPE_FILTER: &str = "markup_escape";
 
+/// Bytes of a tag that is looked at for sums with markup, in quadratic time. Published ones have 120.
+const MAX_SUM_BYTES: usize = 2048;
+
 /// The source in minijinja's dialect. Comments and `raw` blocks stay as they are.
 pub(super) fn in_our_dialect(source: &str) -> Cow<'_, str> {
     if !source.contains("generation") && !source.contains("safe") {
@@ -55,6 +58,9 @@ pub(super) fn in_our_dialect(source: &str) -> Cow<'_, str> {
 /// The tag of an expression that is a sum with an operand marked `|safe`, the other operands escaped. `None` for every
 /// other tag, also where the sum stands within a larger expression.
 fn sum_with_markup(tag: &str) -> Option<String> {
+    if tag.len() > MAX_SUM_BYTES || !tag.contains("safe") {
+        return None;
+    }
     let inner = tag.strip_prefix("{{")?.strip_suffix("}}")?;
     let (open, inner) = match inner.strip_prefix('-') {
         Some(inner) => ("{{-", inner),
