@@ -189,6 +189,9 @@ impl<'a> Builder<'a> {
         if info.row_len() != cols as u64 || info.n_rows() != rows as u64 || dims_after != 1 {
             return Err(shape_error(info, format!("[{cols}, {rows}]")));
         }
+        if info.ty.row_bytes(cols).is_none() {
+            return Err(shape_error(info, format!("rows of whole {} blocks", info.ty)));
+        }
         if !is_weight_type(info.ty) {
             return Err(Error::Type { name: name.to_owned(), found: info.ty, expected: "a weight type" });
         }
