@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)]
 
 mod dependencies;
+mod proto;
 mod readme;
 mod tidy;
 
@@ -19,6 +20,7 @@ cargo xtask fmt            formatting
 cargo xtask clippy         lints, warnings are errors
 cargo xtask tidy           layering, unsafe code, words and paths that may not stand in the tree
 cargo xtask dependencies   licences and banned crates
+cargo xtask proto          the generated message types are those of the .proto files (with --write: write them)
 cargo xtask doc            documentation, warnings are errors
 cargo xtask test           the test command of the README";
 
@@ -37,7 +39,7 @@ fn run(task: &str) -> Result<()> {
     let root = root();
     match task {
         "verify" => {
-            for task in ["fmt", "clippy", "tidy", "dependencies", "doc", "test"] {
+            for task in ["fmt", "clippy", "tidy", "dependencies", "proto", "doc", "test"] {
                 let start = Instant::now();
                 run(task).with_context(|| format!("{task} failed"))?;
                 println!("xtask {task}: good ({:.0} s)", start.elapsed().as_secs_f64());
@@ -50,6 +52,7 @@ fn run(task: &str) -> Result<()> {
         }
         "tidy" => tidy::check(&root),
         "dependencies" => dependencies::check(&root),
+        "proto" => proto::check(&root, std::env::args().any(|arg| arg == "--write")),
         "doc" => cargo(
             &root,
             &["doc", "--workspace", "--no-deps", "--locked"],

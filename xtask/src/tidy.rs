@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// The crates from the bottom up: each may use only those before it, dev-dependencies apart.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "veritas-base",
     "veritas-mem",
     "veritas-simd",
@@ -18,6 +18,7 @@ const LAYERS: [&str; 11] = [
     "veritas-model",
     "veritas-sched",
     "veritas-engine",
+    "veritas-proto",
     "veritas-cli",
 ];
 
