@@ -131,6 +131,8 @@ struct Sequence {
     same_prompt_as: Option<SequenceId>,
     /// Tokens of the prompt whose pages came from another sequence.
     n_shared: usize,
+    /// Nothing of it is computed until it is resumed; its pages stay.
+    paused: bool,
 }
 
 impl Sequence {
@@ -197,6 +199,7 @@ impl Scheduler {
             blocks: Vec::new(),
             same_prompt_as: spec.same_prompt_as,
             n_shared: 0,
+            paused: false,
         });
         Ok(id)
     }
@@ -215,6 +218,22 @@ impl Scheduler {
         let sequence = self.running.remove(index);
         self.release(&sequence);
         true
+    }
+
+    /// Lets a sequence stand still, or go on. What it has computed stays in its pages. Returns whether there is one.
+    pub fn set_paused(&mut self, id: SequenceId, paused: bool) -> bool {
+        let sequence = self.running.iter_mut().chain(&mut self.waiting).find(|sequence| sequence.id == id);
+        sequence.map(|sequence| sequence.paused = paused).is_some()
+    }
+
+    /// Sequences that run and sequences that wait.
+    pub fn n_sequences(&self) -> (usize, usize) {
+        (self.running.len(), self.waiting.len())
+    }
+
+    /// Whether the next plan may hold something: a sequence runs that is not paused, or one that waits can start.
+    pub fn is_runnable(&self) -> bool {
+        self.running.iter().any(|sequence| !sequence.paused) || self.startable().is_some()
     }
 
     /// Whether no sequence waits or runs.
@@ -237,7 +256,7 @@ impl Scheduler {
         &self.pool
     }
 
-    /// Plans the next step. The plan is empty only if there is nothing to do.
+    /// Plans the next step. The plan is empty only if there is nothing to do: no sequence runs that is not paused.
     ///
     /// # Panics
     /// If the last plan was not committed.
@@ -248,7 +267,8 @@ impl Scheduler {
         let mut plan = StepPlan::default();
         for generating in [true, false] {
             for index in 0..self.running.len() {
-                if self.running[index].generates() == generating && budget > 0 {
+                let sequence = &self.running[index];
+                if sequence.generates() == generating && !sequence.paused && budget > 0 {
                     let entry = self.plan_sequence(index, budget);
                     budget -= entry.tokens.len();
                     plan.entries.push(entry);
@@ -327,20 +347,21 @@ impl Scheduler {
         self.running.iter().map(|sequence| sequence.n_blocks_max() - sequence.blocks.len()).sum()
     }
 
+    /// The pages that the next waiting sequence would share, if it can start now.
+    fn startable(&self) -> Option<Vec<BlockId>> {
+        let next = self.waiting.front().filter(|_| self.running.len() < self.config.n_sequences_max)?;
+        let source = next.same_prompt_as.and_then(|id| self.running.iter().find(|running| running.id == id));
+        // The last token of the prompt is computed in any case: its logits are what the first token is drawn from.
+        let n_whole = (next.n_prompt - 1) / PAGE_TOKENS;
+        if source.is_some_and(|source| source.n_computed < n_whole * PAGE_TOKENS) {
+            return None; // The pages that it will share are being computed.
+        }
+        let shared = source.map_or(Vec::new(), |source| source.blocks[..n_whole].to_vec());
+        (next.n_blocks_max() - shared.len() <= self.pool.n_free() - self.n_promised()).then_some(shared)
+    }
+
     fn start_waiting(&mut self) {
-        while self.running.len() < self.config.n_sequences_max {
-            let Some(next) = self.waiting.front() else { return };
-            let source =
-                next.same_prompt_as.and_then(|id| self.running.iter().find(|running| running.id == id));
-            // The last token of the prompt is computed in any case: its logits are what the first token is drawn from.
-            let n_whole = (next.n_prompt - 1) / PAGE_TOKENS;
-            if source.is_some_and(|source| source.n_computed < n_whole * PAGE_TOKENS) {
-                return; // The pages that it will share are being computed.
-            }
-            let shared = source.map_or(Vec::new(), |source| source.blocks[..n_whole].to_vec());
-            if next.n_blocks_max() - shared.len() > self.pool.n_free() - self.n_promised() {
-                return;
-            }
+        while let Some(shared) = self.startable() {
             let mut sequence = self.waiting.pop_front().expect("the queue has a front");
             shared.iter().for_each(|&block| self.pool.share(block));
             sequence.n_shared = shared.len() * PAGE_TOKENS;
@@ -474,10 +495,33 @@ mod tests {
         assert_eq!(scheduler.pool().n_free(), 8);
     }
 
+    #[test]
+    fn a_paused_sequence_stands_still_and_holds_up_nobody() {
+        let mut scheduler = Scheduler::new(CONFIG);
+        let first = scheduler.add(spec(3, 20)).unwrap();
+        run_step(&mut scheduler, usize::MAX);
+        assert!(scheduler.set_paused(first, true) && !scheduler.is_runnable());
+        assert!(scheduler.schedule().entries.is_empty());
+        scheduler.commit(&[]);
+        let second = scheduler.add(spec(3, 2)).unwrap();
+        assert!(scheduler.is_runnable());
+        while scheduler.is_runnable() {
+            let (plan, _) = run_step(&mut scheduler, usize::MAX);
+            assert!(plan.entries.iter().all(|entry| entry.sequence == second));
+        }
+        assert_eq!(scheduler.tokens(first).map(<[_]>::len), Some(4));
+        scheduler.set_paused(first, false);
+        while !scheduler.is_idle() {
+            run_step(&mut scheduler, usize::MAX);
+        }
+        assert_eq!(scheduler.pool().n_free(), 8);
+    }
+
     #[derive(Clone, Debug)]
     enum Operation {
         Add { n_prompt: usize, n_new: usize, same_as_last: bool },
         Cancel(u64),
+        Pause(u64, bool),
         Step { stop_at: usize },
     }
 
@@ -486,6 +530,7 @@ mod tests {
             (1usize..70, 0usize..40, any::<bool>())
                 .prop_map(|(n_prompt, n_new, same_as_last)| Operation::Add { n_prompt, n_new, same_as_last }),
             (0u64..12).prop_map(Operation::Cancel),
+            (0u64..12, any::<bool>()).prop_map(|(id, paused)| Operation::Pause(id, paused)),
             (0usize..90).prop_map(|stop_at| Operation::Step { stop_at }),
             (0usize..90).prop_map(|stop_at| Operation::Step { stop_at }),
         ]
@@ -509,10 +554,15 @@ mod tests {
                         last = added.ok().map(|id| (id, n_prompt)).or(last);
                     }
                     Operation::Cancel(id) => { scheduler.cancel(SequenceId(id)); }
+                    Operation::Pause(id, paused) => { scheduler.set_paused(SequenceId(id), paused); }
                     Operation::Step { stop_at } => {
-                        let idle = scheduler.is_idle();
+                        let may_plan = scheduler.is_runnable();
+                        let paused = scheduler.running.iter().filter(|s| s.paused).map(|s| s.id).collect::<Vec<_>>();
                         let (plan, _) = run_step(&mut scheduler, stop_at);
-                        prop_assert_eq!(plan.entries.is_empty(), idle);
+                        prop_assert!(may_plan || plan.entries.is_empty());
+                        prop_assert!(plan.entries.iter().all(|entry| !paused.contains(&entry.sequence)));
+                        let open = scheduler.running.iter().any(|s| !s.paused && !paused.contains(&s.id));
+                        prop_assert!(!plan.entries.is_empty() || !open, "work was left undone");
                         let n_tokens = plan.entries.iter().map(|entry| entry.tokens.len()).sum::<usize>();
                         prop_assert!(n_tokens <= CONFIG.step_tokens_max);
                     }
@@ -521,6 +571,7 @@ mod tests {
                     prop_assert!(false, "{}", error);
                 }
             }
+            (0..64).for_each(|id| { scheduler.set_paused(SequenceId(id), false); });
             for _ in 0..2000 {
                 run_step(&mut scheduler, usize::MAX);
             }
