@@ -74,7 +74,7 @@ impl CpuBackend {
         plan: Arc<Plan>,
         stage: Stage,
         kernels: Kernels,
-        n_threads: usize,
+        team: Arc<Team>,
         cache_types: CacheTypes,
         n_blocks: usize,
     ) -> Result<Self, Error> {
@@ -103,7 +103,7 @@ impl CpuBackend {
             norm: NormWeights::new(&files, &plan.head.norm)?,
             output: LinearWeights::new(&files, &plan.head.output)?,
         };
-        let device = Device { files, kernels, team: Team::new(n_threads) };
+        let device = Device { files, kernels, team };
         let inputs = PreparedInputs::default();
         Ok(Self { plan, stage, device, ropes, layers, head, cache, inputs, captured: None })
     }

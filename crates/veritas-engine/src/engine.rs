@@ -9,7 +9,7 @@ use veritas_tokenizer::{StreamDecoder, Tokenizer};
 
 use crate::error::Error;
 use crate::model::{EngineVocabulary, Model};
-use crate::runner::{Drawn, LogitsRow, Runner, RunnerConfig};
+use crate::runner::{Drawn, LogitsRow, Occupancy, Runner, RunnerConfig};
 use crate::sampler::{Sampled, Sampler, SamplingParams, StopMatcher, TokenLogprobs, token_logprobs};
 
 /// Names a request; never used twice by one engine.
@@ -50,7 +50,7 @@ impl FinishReason {
 }
 
 /// What an engine tells while it works.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Output {
     /// The log-probability of a token of the prompt (any but the first).
     PromptLogprob {
@@ -83,6 +83,25 @@ pub enum Output {
         /// Tokens of the prompt that were not computed, since another answer's pages were shared.
         cached_tokens: usize,
     },
+    /// A request failed; none of its answers goes on. Other requests are not affected.
+    Failed {
+        /// The request.
+        request: RequestId,
+        /// Why, for example because the model computed what is no number.
+        error: Error,
+    },
+}
+
+impl Output {
+    /// The request that it belongs to.
+    pub fn request(&self) -> RequestId {
+        match self {
+            Self::PromptLogprob { request, .. }
+            | Self::Token { request, .. }
+            | Self::Finished { request, .. }
+            | Self::Failed { request, .. } => *request,
+        }
+    }
 }
 
 struct Choice {
@@ -93,6 +112,7 @@ struct Choice {
     decoder: StreamDecoder<Arc<Tokenizer>>,
     stops: StopMatcher,
     stopped: bool,
+    failed: bool,
     prompt_logprobs: bool,
     n_top: usize,
     cached_tokens: usize,
@@ -157,6 +177,7 @@ impl Engine {
                     decoder: StreamDecoder::after(tokenizer, false, &request.prompt)?,
                     stops: StopMatcher::new(&request.sampling.stop)?,
                     stopped: false,
+                    failed: false,
                     prompt_logprobs,
                     n_top: request.sampling.logprobs.unwrap_or(0) as usize,
                     cached_tokens: 0,
@@ -177,23 +198,52 @@ impl Engine {
         }
     }
 
+    /// Lets a request stand still, or go on.
+    pub fn set_paused(&mut self, id: RequestId, paused: bool) {
+        for (sequence, _) in self.choices.iter().filter(|(_, choice)| choice.request == id) {
+            self.runner.set_paused(*sequence, paused);
+        }
+    }
+
+    /// How much of the engine is in use.
+    pub fn occupancy(&self) -> Occupancy {
+        self.runner.occupancy()
+    }
+
+    /// Whether a step would compute something: a request is neither answered nor paused.
+    pub fn is_runnable(&self) -> bool {
+        self.runner.is_runnable()
+    }
+
     /// Whether every request is answered.
     pub fn is_idle(&self) -> bool {
         self.runner.is_idle()
     }
 
-    /// Computes one step and tells what it gave.
+    /// Computes one step and tells what it gave; `false` if there was nothing to compute, since every request is
+    /// answered or paused.
     ///
     /// # Errors
-    /// If the model computes what is not a number. The engine is of no use afterwards.
-    pub fn step(&mut self, tell: &mut dyn FnMut(Output)) -> Result<(), Error> {
+    /// If a stage fails. The engine is of no use afterwards. What concerns one request alone is told as
+    /// [`Output::Failed`].
+    pub fn step(&mut self, tell: &mut dyn FnMut(Output)) -> Result<bool, Error> {
         let Self { runner, choices, .. } = self;
         let tokenizer = Arc::clone(runner.model().tokenizer());
+        let mut failures = Vec::new();
         let events = runner.step(&mut |row| {
             let choice = choices.get_mut(&row.sequence);
             let choice = choice.ok_or(Error::Internal { what: "a step runs the sequences of requests" })?;
-            choice.take_row(&row, &tokenizer, tell)
+            let taken = if choice.failed { Ok(None) } else { choice.take_row(&row, &tokenizer, tell) };
+            Ok(taken
+                .unwrap_or_else(|error| {
+                    choice.failed = true;
+                    failures.push((choice.request, error));
+                    None
+                })
+                // The scheduler is due a token; this one ends the sequence and is told nobody.
+                .or_else(|| row.samples.then_some(Drawn { token: 0, stop: true })))
         })?;
+        let Some(events) = events else { return Ok(false) };
         for (sequence, choice) in &mut self.choices {
             choice.cached_tokens = choice.cached_tokens.max(self.runner.n_shared(*sequence));
         }
@@ -201,9 +251,17 @@ impl Engine {
             let choice = self.choices.remove(&sequence);
             let choice =
                 choice.ok_or(Error::Internal { what: "a sequence that ends belonged to a request" })?;
-            tell(choice.finish(reason));
+            if failures.iter().all(|(request, _)| *request != choice.request) {
+                tell(choice.finish(reason));
+            }
         }
-        Ok(())
+        failures.sort_by_key(|(request, _)| *request);
+        failures.dedup_by_key(|(request, _)| *request);
+        for (request, error) in failures {
+            self.cancel(request);
+            tell(Output::Failed { request, error });
+        }
+        Ok(true)
     }
 }
 

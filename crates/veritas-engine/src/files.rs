@@ -1,5 +1,6 @@
 //! The bytes of a model's files, and how a plan's references find their weights in them.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use veritas_base::{Sha256Digest, Sha256Hasher};
@@ -46,6 +47,28 @@ pub struct MetadataOverride {
     pub value: Value,
 }
 
+impl std::str::FromStr for MetadataOverride {
+    type Err = String;
+
+    /// Reads `KEY=TYPE:VALUE` with the type `int`, `float`, `bool` or `str`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected KEY=TYPE:VALUE with the type int, float, bool or str".to_owned();
+        let (key, typed) = text.split_once('=').ok_or_else(expected)?;
+        let (kind, value) = typed.split_once(':').ok_or_else(expected)?;
+        let value = match kind {
+            "int" => value.parse::<i64>().map(Value::I64).map_err(|error| format!("{value}: {error}"))?,
+            "float" => value.parse::<f32>().map(Value::F32).map_err(|error| format!("{value}: {error}"))?,
+            "bool" => value.parse::<bool>().map(Value::Bool).map_err(|error| format!("{value}: {error}"))?,
+            "str" => Value::String(value.to_owned()),
+            _ => return Err(expected()),
+        };
+        if key.is_empty() {
+            return Err(expected());
+        }
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
 impl ModelFiles {
     /// Maps and parses a GGUF file; of a split model, all parts, whichever of them is named.
     ///
@@ -54,6 +77,15 @@ impl ModelFiles {
     pub fn open(path: &Path, overrides: &[MetadataOverride]) -> Result<Self, Error> {
         let paths = part_paths(path);
         let bytes = paths.iter().map(|path| Ok(Bytes::Mapped(Mmap::open(path)?)));
+        Self::parse(bytes.collect::<Result<_, Error>>()?, overrides)
+    }
+
+    /// Maps and parses files that are open already: the parts of one model, in order. `name` is for messages alone.
+    ///
+    /// # Errors
+    /// If a file cannot be mapped or is malformed.
+    pub fn of_open_files(files: &[File], name: &Path, overrides: &[MetadataOverride]) -> Result<Self, Error> {
+        let bytes = files.iter().map(|file| Ok(Bytes::Mapped(Mmap::of_file(file, name)?)));
         Self::parse(bytes.collect::<Result<_, Error>>()?, overrides)
     }
 
@@ -130,11 +162,25 @@ impl ModelFiles {
     }
 }
 
-/// The files of the model that `path` belongs to, in order.
-fn part_paths(path: &Path) -> Vec<PathBuf> {
+/// The files of the model that `path` belongs to, in order: by its name alone, nothing is opened.
+pub fn part_paths(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str());
     match name.and_then(PartName::parse) {
         Some(split) => split.names().map(|name| path.with_file_name(name)).collect(),
         None => vec![path.to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_are_read_as_documented() {
+        let change: MetadataOverride = "llama.attention.sliding_window=int:8".parse().unwrap();
+        assert_eq!((change.key.as_str(), change.value), ("llama.attention.sliding_window", Value::I64(8)));
+        for wrong in ["a=int:x", "a:int=3", "=int:3", "a=list:1", "a"] {
+            assert!(wrong.parse::<MetadataOverride>().is_err(), "{wrong}");
+        }
     }
 }

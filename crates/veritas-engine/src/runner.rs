@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use veritas_base::TokenId;
-use veritas_kernels::Kernels;
+use veritas_kernels::{Kernels, Team};
+use veritas_model::Plan;
 use veritas_sched::{
     Event, PAGE_TOKENS, Scheduler, SchedulerConfig, SequenceId, SequenceSpec, StepEntry, StepOutput,
 };
@@ -34,10 +35,14 @@ pub struct RunnerConfig {
     pub isa: Isa,
     /// Threads that compute.
     pub n_threads: usize,
+    /// Threads that are there already, in place of `n_threads` new ones: a confined process can start none.
+    pub team: Option<Arc<Team>>,
     /// Tokens that a sequence may have, prompt and answer; `None` for the model's context, at most 4096.
     pub n_context: Option<usize>,
     /// Sequences that run at once.
     pub n_sequences: usize,
+    /// Pages of the KV cache; `None` for as many as `n_sequences` whole contexts have.
+    pub n_pages: Option<u32>,
     /// Tokens of one prompt that a step computes.
     pub chunk_tokens: usize,
     /// How the cache stores keys and values.
@@ -51,13 +56,53 @@ impl Default for RunnerConfig {
         Self {
             isa: Isa::detect(),
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            team: None,
             n_context: None,
             n_sequences: 1,
+            n_pages: None,
             chunk_tokens: DEFAULT_CHUNK_TOKENS,
             cache_types: CacheTypes::default(),
             cuts: Vec::new(),
         }
     }
+}
+
+impl RunnerConfig {
+    /// Tokens that a sequence of the model may have.
+    ///
+    /// # Errors
+    /// [`Error::ContextTooLong`] if more are asked for than the model has.
+    pub fn context_of(&self, plan: &Plan) -> Result<usize, Error> {
+        match self.n_context {
+            Some(asked) if asked > plan.n_context => {
+                Err(Error::ContextTooLong { asked, model: plan.n_context })
+            }
+            Some(asked) => Ok(asked.max(1)),
+            None => Ok(plan.n_context.min(DEFAULT_CONTEXT_MAX)),
+        }
+    }
+
+    /// Pages that `n_contexts` whole contexts of the model need.
+    ///
+    /// # Errors
+    /// As [`RunnerConfig::context_of`]; [`Error::CacheMemory`] if they cannot be counted.
+    pub fn pages_of_contexts(&self, plan: &Plan, n_contexts: usize) -> Result<u32, Error> {
+        let pages = self.context_of(plan)?.div_ceil(PAGE_TOKENS).saturating_mul(n_contexts.max(1));
+        u32::try_from(pages).map_err(|_| Error::CacheMemory { bytes: usize::MAX })
+    }
+}
+
+/// How much of a runner is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sequences that run.
+    pub running: usize,
+    /// Sequences that wait for pages.
+    pub waiting: usize,
+    /// Pages of the KV cache.
+    pub pages_total: usize,
+    /// Pages that hold keys and values.
+    pub pages_used: usize,
 }
 
 /// What a caller is shown of a step: the logits of one position.
@@ -104,15 +149,15 @@ impl Runner {
     /// If the machine lacks the instruction set, the context is longer than the model's, or memory is short.
     pub fn new(model: Arc<Model>, config: &RunnerConfig) -> Result<Self, Error> {
         let plan = Arc::clone(model.plan());
-        let n_context = match config.n_context {
-            Some(asked) if asked > plan.n_context => {
-                return Err(Error::ContextTooLong { asked, model: plan.n_context });
-            }
-            Some(asked) => asked.max(1),
-            None => plan.n_context.min(DEFAULT_CONTEXT_MAX),
+        let n_context = config.context_of(&plan)?;
+        let n_blocks = match config.n_pages {
+            Some(n_pages) => n_pages.max(1),
+            None => config.pages_of_contexts(&plan, config.n_sequences)?,
         };
-        let n_blocks = n_context.div_ceil(PAGE_TOKENS).saturating_mul(config.n_sequences.max(1));
-        let n_blocks = u32::try_from(n_blocks).map_err(|_| Error::CacheMemory { bytes: usize::MAX })?;
+        let team = match &config.team {
+            Some(team) => Arc::clone(team),
+            None => Arc::new(Team::new(config.n_threads)),
+        };
         let kernels = Kernels::new(config.isa)?;
         let n_layers = plan.layers.len();
         let mut stages: Vec<Box<dyn Backend>> = Vec::new();
@@ -124,7 +169,7 @@ impl Runner {
                 Arc::clone(&plan),
                 stage,
                 kernels,
-                config.n_threads,
+                Arc::clone(&team),
                 config.cache_types,
                 n_blocks as usize,
             )?));
@@ -198,6 +243,28 @@ impl Runner {
         self.scheduler.cancel(id)
     }
 
+    /// Lets a sequence stand still, or go on. Returns whether there is one.
+    pub fn set_paused(&mut self, id: SequenceId, paused: bool) -> bool {
+        self.scheduler.set_paused(id, paused)
+    }
+
+    /// What the scheduler and its pages are at.
+    pub fn occupancy(&self) -> Occupancy {
+        let (running, waiting) = self.scheduler.n_sequences();
+        let pool = self.scheduler.pool();
+        Occupancy {
+            running,
+            waiting,
+            pages_total: pool.n_blocks(),
+            pages_used: pool.n_blocks() - pool.n_free(),
+        }
+    }
+
+    /// Whether a sequence runs or waits that is not paused.
+    pub fn is_runnable(&self) -> bool {
+        self.scheduler.is_runnable()
+    }
+
     /// Whether nothing is left to compute.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
@@ -208,7 +275,7 @@ impl Runner {
         self.scheduler.n_shared(id)
     }
 
-    /// Computes one step. `draw` is called for every row of logits, sequence by sequence, position by position; where
+    /// Computes one step; `None` if there was nothing to compute. `draw` is called for every row of logits, sequence by sequence, position by position; where
     /// [`LogitsRow::samples`] says so, it draws a token.
     ///
     /// # Errors
@@ -216,11 +283,11 @@ impl Runner {
     pub fn step(
         &mut self,
         draw: &mut dyn FnMut(LogitsRow<'_>) -> Result<Option<Drawn>, Error>,
-    ) -> Result<Vec<Event>, Error> {
+    ) -> Result<Option<Vec<Event>>, Error> {
         let plan = self.scheduler.schedule();
         if plan.entries.is_empty() {
             self.scheduler.commit(&[]);
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let batch = Batch { entries: plan.entries.iter().map(|entry| self.batch_entry(entry)).collect() };
         let logits = self.run_stages(&batch)?;
@@ -249,7 +316,7 @@ impl Runner {
         for Event::Finished { sequence, .. } in &events {
             self.sequences.remove(sequence);
         }
-        Ok(events)
+        Ok(Some(events))
     }
 
     fn batch_entry(&self, entry: &StepEntry) -> BatchEntry {

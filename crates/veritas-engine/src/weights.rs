@@ -13,7 +13,7 @@ use crate::files::ModelFiles;
 pub(crate) struct Device {
     pub(crate) files: Arc<ModelFiles>,
     pub(crate) kernels: Kernels,
-    pub(crate) team: Team,
+    pub(crate) team: Arc<Team>,
 }
 
 /// `y = W x + b` with the weights in the file.
