@@ -100,7 +100,7 @@ kinds! {
     /// Between supervisor and worker alone: the worker is confined, and what it observed, as JSON.
     WORKER_STARTED = 4097;
     /// Between supervisor and worker alone: what to do with the files, as JSON.
-    WORKER_JOB = 4098;
+    WORKER_ORDER = 4098;
     /// Between supervisor and worker alone: how far a job is, as JSON.
     WORKER_PROGRESS = 4099;
     /// Between supervisor and worker alone: bytes of a job's result.
