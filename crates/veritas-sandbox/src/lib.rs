@@ -1,0 +1,41 @@
+//! The sandbox: how a worker is started, how it confines itself, and how it proves that it is confined.
+//!
+//! The supervisor calls [`spawn`], which re-executes the same binary with nothing but the descriptors that it is
+//! given. The worker calls [`inherited`] and then [`confine`], before it looks at the first byte of a model. What is
+//! in force afterwards is a [`Report`]: not what was asked for, but what the worker observed by trying. [`probes`]
+//! tries to break out, for `veritas-sdr sandbox test`. Every process of the binary, the supervisor and the clients
+//! too, calls [`refuse_network`] first.
+//!
+//! What is allowed and what is required is data: [`Policy`], read from `policy/default.toml`.
+//!
+//! The parts that need an operating system stand in one module per system behind the same names. At present there
+//! is one, for Linux on x86-64 and AArch64; elsewhere everything compiles, and what would confine is
+//! [`Error::Unsupported`].
+
+mod constants;
+mod error;
+mod exit;
+mod layer;
+mod limits;
+mod policy;
+mod probe;
+mod report;
+mod spec;
+mod syscalls;
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[path = "linux/mod.rs"]
+mod platform;
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[path = "unsupported.rs"]
+mod platform;
+
+pub use error::Error;
+pub use exit::Exit;
+pub use layer::{Layer, State};
+pub use platform::{Worker, confine, inherited, network_refused, probes, refuse_network, spawn};
+pub use policy::{CgroupLimits, Condition, Group, Operand, Policy, Refusal, Rlimits, Seccomp, Size, Test};
+pub use probe::{Probe, ProbeContext};
+pub use report::{Observation, Report};
+pub use spec::{Descriptor, Inherited, Limits, Socket, SpawnFacts, SpawnSpec};
+pub use syscalls::{Arch, number as syscall_number};

@@ -1,0 +1,115 @@
+//! Platforms without a sandbox yet: what would confine is an error, so that nothing runs unconfined by mistake.
+
+use crate::{
+    Error, Exit, Inherited, Limits, Policy, Probe, ProbeContext, Report, Socket, SpawnFacts, SpawnSpec,
+};
+
+fn unsupported() -> Error {
+    Error::Unsupported { platform: format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH) }
+}
+
+/// Refuses sockets that could reach a network, for this process and all that it starts.
+///
+/// # Errors
+/// [`Error::Unsupported`], on this platform.
+pub fn refuse_network() -> Result<(), Error> {
+    Err(unsupported())
+}
+
+/// Whether a socket that could reach a network is refused: not on this platform.
+#[must_use]
+pub fn network_refused() -> bool {
+    false
+}
+
+/// Starts a worker.
+///
+/// # Errors
+/// [`Error::Unsupported`], on this platform.
+pub fn spawn(_spec: SpawnSpec<'_>) -> Result<Worker, Error> {
+    Err(unsupported())
+}
+
+/// A worker's process, as its supervisor holds it. None exists on this platform.
+#[derive(Debug)]
+pub struct Worker {
+    never: std::convert::Infallible,
+}
+
+impl Worker {
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        match self.never {}
+    }
+
+    /// The supervisor's end of the connection, once.
+    pub fn take_socket(&mut self) -> Option<Socket> {
+        match self.never {}
+    }
+
+    /// What the supervisor did before the worker ran.
+    #[must_use]
+    pub fn facts(&self) -> &SpawnFacts {
+        match self.never {}
+    }
+
+    /// Ends the worker at once.
+    pub fn kill(&self) {
+        match self.never {}
+    }
+
+    /// How the worker ended, or `None` while it runs.
+    ///
+    /// # Errors
+    /// None, on this platform.
+    pub fn try_wait(&mut self) -> Result<Option<Exit>, Error> {
+        match self.never {}
+    }
+
+    /// Waits for the worker's end.
+    ///
+    /// # Errors
+    /// None, on this platform.
+    pub fn wait(&mut self) -> Result<Exit, Error> {
+        match self.never {}
+    }
+
+    /// A descriptor that becomes readable when the worker ends.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self.never {}
+    }
+}
+
+/// Takes what this worker was given.
+///
+/// # Errors
+/// [`Error::Unsupported`], on this platform.
+pub fn inherited(_n_files: usize) -> Result<Inherited, Error> {
+    Err(unsupported())
+}
+
+/// Confines this process for good.
+///
+/// # Errors
+/// [`Error::Unsupported`], on this platform; `start_threads` is not called.
+pub fn confine<T, E, F>(
+    _policy: &Policy,
+    _limits: &Limits,
+    _before: &SpawnFacts,
+    _start_threads: F,
+) -> Result<(T, Report), Error>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: FnOnce() -> Result<T, E>,
+{
+    Err(unsupported())
+}
+
+/// Tries to break out: there is nothing to try on this platform.
+#[must_use]
+pub fn probes(_policy: &Policy, _context: &ProbeContext) -> Vec<Probe> {
+    Vec::new()
+}
