@@ -20,6 +20,8 @@ const LAYERS: &[&str] = &[
     "veritas-engine",
     "veritas-proto",
     "veritas-sandbox",
+    "veritas-ipc",
+    "veritas-runtime",
     "veritas-cli",
 ];
 

@@ -1,0 +1,15 @@
+//! Processes: the supervisor that serves clients, and the confined workers that read models.
+//!
+//! Architecture invariant: the code of [`worker`] and [`jobs`] runs in a confined process and opens nothing; everything
+//! else runs outside and never parses a model, a tokenizer or a template.
+#![forbid(unsafe_code)]
+
+mod failure;
+pub mod host;
+pub mod jobs;
+pub mod link;
+mod spec;
+pub mod worker;
+
+pub use failure::{Code, Failure};
+pub use spec::{EngineSpec, ModelSpec, available_threads, parse_cache_type, parse_isa};

@@ -1,0 +1,40 @@
+//! SIGHUP and `reload`: the configuration is read again, and what can change while the daemon runs is put in force.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use veritas_proto::v1;
+
+use super::model_state::Stop;
+use super::shell::Shell;
+use super::{admin, log, models};
+use crate::failure::{Code, Failure};
+
+/// Reads the configuration again. What needs a restart is named and left as it was.
+///
+/// # Errors
+/// If the new configuration makes no sense: the old one stays in force.
+pub(crate) fn reload(shell: &Rc<Shell>) -> Result<v1::ReloadReply, Failure> {
+    let new = (shell.reread)().map_err(|errors| Failure::new(Code::Config, errors.to_string()))?;
+    let old = shell.config.borrow().clone();
+    let (applied, ignored): (Vec<_>, Vec<_>) = old.diff(&new).into_iter().partition(|change| change.reloadable);
+    let names = |changes: Vec<crate::config::Change>| {
+        changes.into_iter().map(|change| change.key).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let reply = v1::ReloadReply { applied: names(applied), ignored: names(ignored) };
+    let merged = old.with_reloadable(&new);
+    log::set_level(merged.log.level);
+    shell.with(|core, _| core.settings = super::settings(&merged));
+    *shell.config.borrow_mut() = merged.clone();
+    let wanted = merged.models.iter().map(|model| model.name.as_str()).collect::<BTreeSet<_>>();
+    for gone in old.models.iter().filter(|model| !wanted.contains(model.name.as_str())) {
+        admin::stop(shell, &gone.name, Stop::Remove);
+    }
+    for model in merged.models.iter().filter(|model| old.models.iter().all(|other| other.name != model.name)) {
+        if !shell.models.borrow().contains_key(&model.name) {
+            models::add(shell, model)?;
+        }
+    }
+    tracing::info!(applied = ?reply.applied, ignored = ?reply.ignored, "reloaded");
+    Ok(reply)
+}
