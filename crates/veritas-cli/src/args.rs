@@ -4,13 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use veritas_base::TokenId;
-use veritas_engine::sampler::{SamplerKind, SamplingParams};
 use veritas_engine::{CacheTypes, MetadataOverride, RunnerConfig};
-use veritas_gguf::Value;
 use veritas_kernels::CacheType;
+use veritas_proto::v1;
+use veritas_runtime::{EngineSpec, parse_cache_type};
+use veritas_sandbox::Policy;
 use veritas_simd::Isa;
 
-use crate::failure::Failure;
+use crate::daemon_args::{
+    AskArgs, ConfigArgs, DaemonArgs, EmbedArgs, GenerateArgs, ModelsArgs, ProbeArgs, ServeArgs,
+};
+use crate::failure::{Code, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,8 +25,11 @@ Examples:
   veritas-sdr inspect model.gguf --tensors
   veritas-sdr quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M
   veritas-sdr bench --model model.gguf -p 512 -n 128
+  veritas-sdr serve --model chat=model.gguf
+  veritas-sdr generate \"Why is the sky blue?\"
 
-Exit status: 0 done, 1 failed, 2 usage or a prompt beyond the context, 4 a malformed or unsupported model, 130 interrupted.";
+Exit status: 0 done, 1 failed or the answer is no, 2 usage, configuration or a prompt beyond the context, 3 no daemon,
+4 a malformed or unsupported model, 5 refused, 130 interrupted.";
 
 /// Runs language models locally: no network, the same bits for the same request.
 #[derive(Debug, Parser)]
@@ -63,6 +70,30 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Talk with a model: history, line editing, /help.
     Chat(Box<ChatArgs>),
+    /// Serve models to many clients through a Unix socket.
+    Serve(Box<ServeArgs>),
+    /// Continue a prompt, or answer it, with a model of the daemon.
+    Generate(Box<GenerateArgs>),
+    /// Say how the daemon and its models are.
+    Health(ProbeArgs),
+    /// Say whether the daemon turns.
+    Live(ProbeArgs),
+    /// Say whether the daemon would serve a request now.
+    Ready(ProbeArgs),
+    /// Show what the daemon does: models, requests, tokens, latencies, sandbox.
+    Status(AskArgs),
+    /// Print the daemon's metrics in Prometheus' text format.
+    Metrics(AskArgs),
+    /// Load, unload, list and show models of the daemon.
+    Models(ModelsArgs),
+    /// Let the daemon answer what it has taken, and end.
+    Drain(AskArgs),
+    /// Let the daemon read its configuration again.
+    Reload(AskArgs),
+    /// Check and show the daemon's configuration.
+    Config(ConfigArgs),
+    /// Give the embedding of a text, from a model of the daemon.
+    Embed(EmbedArgs),
     /// Write the logits of given tokens to a safetensors file.
     Logits(LogitsArgs),
     /// Measure how well a model predicts a text.
@@ -93,11 +124,41 @@ pub(crate) struct ModelArgs {
     #[arg(long, short, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// Set a metadata key before the model is built, for example `llama.attention.sliding_window=int:4096`.
-    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = parse_override)]
-    pub(crate) override_kv: Vec<MetadataOverride>,
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = checked_override)]
+    pub(crate) override_kv: Vec<String>,
     /// Do not compute the digest of the model's files.
     #[arg(long)]
     pub(crate) no_digest: bool,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
+}
+
+/// What confines the process that reads the model.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Sandbox")]
+pub(crate) struct SandboxArgs {
+    /// The policy of the sandbox: `default`, `strict` (every layer is required), or a policy file.
+    #[arg(long, value_name = "FILE|default|strict", default_value = "default")]
+    pub(crate) sandbox: PathBuf,
+}
+
+impl SandboxArgs {
+    /// The policy that the flag names.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        match self.sandbox.to_str() {
+            Some("default") => Ok(Policy::default()),
+            Some("strict") => Ok(Policy::strict()),
+            _ => {
+                let text = std::fs::read_to_string(&self.sandbox).map_err(|error| {
+                    let message = format!("cannot read the policy {}: {error}", self.sandbox.display());
+                    Failure::new(Code::NotFound, message)
+                })?;
+                Policy::parse(&text).map_err(|error| {
+                    Failure::from(veritas_runtime::host::sandbox_failure(&error)).within(self.sandbox.display())
+                })
+            }
+        }
+    }
 }
 
 /// How it is run.
@@ -125,6 +186,22 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// How a worker runs a model, for `n_sequences` at once.
+    pub(crate) fn spec(&self, n_sequences: usize) -> Result<EngineSpec, Failure> {
+        let spec = EngineSpec {
+            isa: self.isa.clone(),
+            threads: self.threads.map(usize::from),
+            n_context: self.ctx.map(|ctx| ctx as usize),
+            n_sequences,
+            chunk_tokens: self.prefill_chunk as usize,
+            cache_type_k: self.cache_type_k.to_string(),
+            cache_type_v: self.cache_type_v.to_string(),
+            ..EngineSpec::default()
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+
     /// The configuration of a runner for `n_sequences` at once.
     pub(crate) fn runner_config(&self, n_sequences: usize) -> Result<RunnerConfig, Failure> {
         let defaults = RunnerConfig::default();
@@ -135,7 +212,7 @@ impl EngineArgs {
             n_sequences,
             chunk_tokens: self.prefill_chunk as usize,
             cache_types: CacheTypes { key: self.cache_type_k, value: self.cache_type_v },
-            cuts: Vec::new(),
+            ..defaults
         })
     }
 }
@@ -252,47 +329,46 @@ pub(crate) struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// Changes the model's defaults by what the user gave.
-    pub(crate) fn apply(&self, defaults: SamplingParams) -> Result<SamplingParams, Failure> {
-        let mut params = defaults;
-        macro_rules! set {
-            ($($flag:ident => $param:ident),* $(,)?) => {
-                $(if let Some(value) = self.$flag { params.$param = value; })*
-            };
+    /// As a request has it: what is not given is left to the model's file.
+    pub(crate) fn to_wire(&self) -> v1::Sampling {
+        v1::Sampling {
+            seed: self.seed,
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            top_n_sigma: self.top_n_sigma,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            dynatemp_range: self.dynatemp_range,
+            dynatemp_exponent: self.dynatemp_exponent,
+            repeat_last_n: self.repeat_last_n,
+            repeat_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            dry_multiplier: self.dry_multiplier,
+            dry_base: self.dry_base,
+            dry_allowed_length: self.dry_allowed_length,
+            dry_penalty_last_n: self.dry_penalty_last_n,
+            dry_sequence_breakers: self.dry_sequence_breaker.clone(),
+            mirostat: self.mirostat.map(u32::from),
+            mirostat_tau: self.mirostat_tau,
+            mirostat_eta: self.mirostat_eta,
+            samplers: self.samplers.clone(),
+            logit_bias: self.logit_bias.iter().map(|&(id, bias)| v1::LogitBias { id, bias }).collect(),
+            max_tokens: self.n_predict,
+            min_tokens: self.min_tokens,
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+            logprobs: self.logprobs,
         }
-        set!(
-            temp => temperature, top_k => top_k, top_p => top_p, min_p => min_p, typical_p => typical_p,
-            top_n_sigma => top_n_sigma, xtc_probability => xtc_probability, xtc_threshold => xtc_threshold,
-            dynatemp_range => dynatemp_range, dynatemp_exponent => dynatemp_exponent,
-            repeat_last_n => repeat_last_n, repeat_penalty => repeat_penalty,
-            presence_penalty => presence_penalty, frequency_penalty => frequency_penalty,
-            dry_multiplier => dry_multiplier, dry_base => dry_base, dry_allowed_length => dry_allowed_length,
-            dry_penalty_last_n => dry_penalty_last_n, mirostat => mirostat, mirostat_tau => mirostat_tau,
-            mirostat_eta => mirostat_eta, min_tokens => min_tokens,
-        );
-        if !self.dry_sequence_breaker.is_empty() {
-            params.dry_sequence_breakers.clone_from(&self.dry_sequence_breaker);
-        }
-        if let Some(chain) = &self.samplers {
-            params.samplers = SamplerKind::parse_chain(chain)?;
-        }
-        params.logit_bias.extend(self.logit_bias.iter().copied());
-        params.max_tokens = self.n_predict;
-        params.stop.clone_from(&self.stop);
-        params.ignore_eos = self.ignore_eos;
-        params.logprobs = self.logprobs;
-        params.seed = Some(match self.seed {
-            Some(seed) => seed,
-            None => random_seed()?,
-        });
-        params.validate()?;
-        Ok(params)
     }
 }
 
-/// `run`.
+/// What is asked, of a model or of the daemon.
 #[derive(Args, Debug)]
-pub(crate) struct RunArgs {
+pub(crate) struct PromptArgs {
     /// The prompt; `-` reads it from stdin. One that begins with a hyphen stands after `--`.
     pub(crate) prompt: Option<String>,
     /// Answer the prompt with the model's chat template (the default where the model has one).
@@ -319,6 +395,13 @@ pub(crate) struct RunArgs {
     /// The day that a template may ask for; by default today, in UTC.
     #[arg(long, value_name = "2026-01-02")]
     pub(crate) now: Option<String>,
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
@@ -332,6 +415,11 @@ pub(crate) struct RunArgs {
 /// `chat`.
 #[derive(Args, Debug)]
 pub(crate) struct ChatArgs {
+    /// Talk with a model of the daemon; --model is its name then.
+    #[arg(long)]
+    pub(crate) connect: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
     /// The system message.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
@@ -581,25 +669,7 @@ pub(crate) struct ManArgs {
 
 /// The instruction set that `--isa` names.
 pub(crate) fn parse_isa(name: &str) -> Result<Isa, Failure> {
-    if name == "auto" {
-        return Ok(Isa::detect());
-    }
-    let isa: Isa = name.parse().map_err(|error| Failure::usage(format!("--isa: {error}")))?;
-    if !isa.is_available() {
-        let message = format!("--isa {name}: this machine does not have it");
-        return Err(Failure::usage(message).hint(format!("the best level here is {}", Isa::detect())));
-    }
-    Ok(isa)
-}
-
-fn parse_cache_type(name: &str) -> Result<CacheType, String> {
-    match name.to_ascii_lowercase().as_str() {
-        "f32" => Ok(CacheType::F32),
-        "f16" => Ok(CacheType::F16),
-        "q8_0" => Ok(CacheType::Q8_0),
-        "q4_0" => Ok(CacheType::Q4_0),
-        _ => Err("expected f32, f16, q8_0 or q4_0".to_owned()),
-    }
+    Ok(veritas_runtime::parse_isa(name)?)
 }
 
 fn parse_bias(text: &str) -> Result<(TokenId, f32), String> {
@@ -609,31 +679,9 @@ fn parse_bias(text: &str) -> Result<(TokenId, f32), String> {
     Ok((id.parse().map_err(|_| expected())?, bias.parse().map_err(|_| expected())?))
 }
 
-fn parse_override(text: &str) -> Result<MetadataOverride, String> {
-    let expected = || "expected KEY=TYPE:VALUE with the type int, float, bool or str".to_owned();
-    let (key, typed) = text.split_once('=').ok_or_else(expected)?;
-    let (kind, value) = typed.split_once(':').ok_or_else(expected)?;
-    let value = match kind {
-        "int" => value.parse::<i64>().map(Value::I64).map_err(|error| format!("{value}: {error}"))?,
-        "float" => value.parse::<f32>().map(Value::F32).map_err(|error| format!("{value}: {error}"))?,
-        "bool" => value.parse::<bool>().map(Value::Bool).map_err(|error| format!("{value}: {error}"))?,
-        "str" => Value::String(value.to_owned()),
-        _ => return Err(expected()),
-    };
-    if key.is_empty() {
-        return Err(expected());
-    }
-    Ok(MetadataOverride { key: key.to_owned(), value })
-}
-
-fn random_seed() -> Result<u64, Failure> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Failure::new(crate::failure::Code::Internal, format!("the system gives no random seed: {error}"))
-            .hint("give one with --seed")
-    })?;
-    // JSON readers keep whole numbers up to 2^53.
-    Ok(u64::from_le_bytes(bytes) >> 11)
+/// An override as it was given, which a worker reads again.
+fn checked_override(text: &str) -> Result<String, String> {
+    text.parse::<MetadataOverride>().map(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -649,9 +697,9 @@ mod tests {
 
     #[test]
     fn overrides_and_biases_are_read_as_documented() {
-        let change = parse_override("llama.attention.sliding_window=int:8").unwrap();
-        assert_eq!((change.key.as_str(), change.value), ("llama.attention.sliding_window", Value::I64(8)));
-        assert!(parse_override("a=int:x").is_err() && parse_override("a:int=3").is_err());
+        let change = checked_override("llama.attention.sliding_window=int:8");
+        assert_eq!(change.as_deref(), Ok("llama.attention.sliding_window=int:8"));
+        assert!(checked_override("a=int:x").is_err() && checked_override("a:int=3").is_err());
         assert_eq!(parse_bias("12-inf"), Ok((12, f32::NEG_INFINITY)));
         assert!(parse_bias("12").is_err());
     }

@@ -1,57 +1,14 @@
-//! Every error that a user can see: its code, its message, what to do about it, and the exit status.
+//! How a command ends that fails: what is printed, and the exit status.
 
 use std::process::ExitCode;
 
 use serde_json::json;
-use veritas_engine::ErrorKind;
-
-/// Exit status of a broken or refused run; see the table in the README.
-const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-const EXIT_MODEL: u8 = 4;
-const EXIT_INTERRUPTED: u8 = 130;
-
-/// The codes that programs may rely on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
-    Internal,
-    Usage,
-    NotFound,
-    ContextExceeded,
-    MalformedModel,
-    UnsupportedModel,
-    Cancelled,
-}
-
-impl Code {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Internal => "internal",
-            Self::Usage => "usage",
-            Self::NotFound => "not_found",
-            Self::ContextExceeded => "context_exceeded",
-            Self::MalformedModel => "malformed_model",
-            Self::UnsupportedModel => "unsupported_model",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    fn exit(self) -> u8 {
-        match self {
-            Self::Internal => EXIT_FAILED,
-            Self::Usage | Self::NotFound | Self::ContextExceeded => EXIT_USAGE,
-            Self::MalformedModel | Self::UnsupportedModel => EXIT_MODEL,
-            Self::Cancelled => EXIT_INTERRUPTED,
-        }
-    }
-}
+pub(crate) use veritas_runtime::Code;
 
 /// Why a command ends without success.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    code: Code,
-    message: String,
-    hint: Option<String>,
+    inner: veritas_runtime::Failure,
     /// Nothing is printed: the command has said all there is, or nobody reads it any more.
     silent: bool,
     exit: u8,
@@ -59,21 +16,25 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, silent: false, exit: code.exit() }
+        veritas_runtime::Failure::new(code, message).into()
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Code::Usage, message)
     }
 
+    pub(crate) fn code(&self) -> Code {
+        self.inner.code
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.inner = self.inner.hint(hint);
         self
     }
 
     /// Says where it happened: a line, a tensor, a file.
     pub(crate) fn within(mut self, place: impl std::fmt::Display) -> Self {
-        self.message = format!("{place}: {}", self.message);
+        self.inner = self.inner.within(place);
         self
     }
 
@@ -82,18 +43,26 @@ impl Failure {
         Self { silent: true, ..Self::new(Code::Cancelled, "interrupted") }
     }
 
+    /// The answer is no, and it has been printed.
+    pub(crate) fn answered_no() -> Self {
+        Self { silent: true, ..Self::new(Code::Internal, "no") }
+    }
+
     /// Prints the failure to stderr, as text or as one line of JSON, and gives the exit status.
     pub(crate) fn report(&self, as_json: bool) -> ExitCode {
         if !self.silent {
-            let mut error = json!({"code": self.code.name(), "message": self.message});
-            if let Some(hint) = &self.hint {
+            let mut error = json!({"code": self.inner.code.name(), "message": self.inner.message});
+            if let Some(hint) = &self.inner.hint {
                 error["hint"] = json!(hint);
+            }
+            if let Some(ms) = self.inner.retry_after_ms {
+                error["retry_after_ms"] = json!(ms);
             }
             if as_json {
                 crate::terminal::say(format_args!("{}", json!({"error": error})));
             } else {
-                crate::terminal::say(format_args!("error: {}", self.message));
-                if let Some(hint) = &self.hint {
+                crate::terminal::say(format_args!("error: {}", self.inner.message));
+                if let Some(hint) = &self.inner.hint {
                     crate::terminal::say(format_args!("hint: {hint}"));
                 }
             }
@@ -115,76 +84,22 @@ pub(crate) fn report_usage(error: &clap::Error, as_json: bool) -> ExitCode {
         return Failure::usage(message).hint("see `veritas-sdr --help`").report(true);
     }
     let _ = error.print();
-    ExitCode::from(EXIT_USAGE)
+    ExitCode::from(Code::Usage.exit())
 }
 
-impl From<veritas_engine::Error> for Failure {
-    fn from(error: veritas_engine::Error) -> Self {
-        let (code, hint) = match error.kind() {
-            ErrorKind::MalformedModel => (Code::MalformedModel, None),
-            ErrorKind::UnsupportedModel => {
-                (Code::UnsupportedModel, Some("`veritas-sdr inspect FILE` shows what the file holds"))
-            }
-            ErrorKind::NotFound => (Code::NotFound, Some("check the path and its permissions")),
-            ErrorKind::ContextExceeded => {
-                (Code::ContextExceeded, Some("shorten the prompt, or raise --ctx where the model allows it"))
-            }
-            ErrorKind::Usage => (Code::Usage, None),
-            ErrorKind::Internal => (Code::Internal, None),
-        };
-        let failure = Self::new(code, error.to_string());
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    }
-}
-
-impl From<veritas_gguf::Error> for Failure {
-    fn from(error: veritas_gguf::Error) -> Self {
-        veritas_engine::Error::from(error).into()
-    }
-}
-
-impl From<veritas_tokenizer::Error> for Failure {
-    fn from(error: veritas_tokenizer::Error) -> Self {
-        veritas_engine::Error::from(error).into()
-    }
-}
-
-impl From<veritas_tokenizer::chat::Error> for Failure {
-    /// What is wrong with a template is wrong with the model's file; what is wrong with the messages is the user's.
-    fn from(error: veritas_tokenizer::chat::Error) -> Self {
-        use veritas_tokenizer::chat::Error as E;
-        let code = match error {
-            E::ChatTooLarge
-            | E::MessagesNotAList
-            | E::InvalidRole { .. }
-            | E::InvalidDate { .. }
-            | E::NoFreeGuard => Code::Usage,
-            _ => Code::MalformedModel,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<veritas_quant::Error> for Failure {
-    fn from(error: veritas_quant::Error) -> Self {
-        veritas_engine::Error::from(error).into()
-    }
-}
-
-impl From<veritas_engine::sampler::Error> for Failure {
-    fn from(error: veritas_engine::sampler::Error) -> Self {
-        veritas_engine::Error::from(error).into()
+impl From<veritas_runtime::Failure> for Failure {
+    fn from(inner: veritas_runtime::Failure) -> Self {
+        let exit = inner.code.exit();
+        Self { inner, silent: false, exit }
     }
 }
 
 impl From<std::io::Error> for Failure {
     /// A reader that went away ends the command quietly and successfully, as the end of a pipe does for other tools.
     fn from(error: std::io::Error) -> Self {
-        let failure = Self::new(Code::Internal, format!("reading or writing failed: {error}"));
-        match error.kind() {
+        let kind = error.kind();
+        let failure = Self::from(veritas_runtime::Failure::from(error));
+        match kind {
             std::io::ErrorKind::BrokenPipe => Self { silent: true, exit: 0, ..failure },
             _ => failure,
         }
@@ -199,3 +114,38 @@ impl From<serde_json::Error> for Failure {
         Self::usage(format!("the input is not the JSON that was expected: {error}"))
     }
 }
+
+impl From<veritas_ipc::Error> for Failure {
+    fn from(error: veritas_ipc::Error) -> Self {
+        match error {
+            veritas_ipc::Error::Refused(error) => veritas_runtime::Failure::from_wire(error).into(),
+            error => {
+                let code = Code::from_wire(error.code().into());
+                let failure = Self::new(code, error.to_string());
+                match code {
+                    Code::Unreachable => failure.hint("`veritas-sdr serve` starts a daemon; --socket names its socket"),
+                    _ => failure,
+                }
+            }
+        }
+    }
+}
+
+macro_rules! as_of_the_runtime {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                veritas_runtime::Failure::from(error).into()
+            }
+        })*
+    };
+}
+
+as_of_the_runtime!(
+    veritas_engine::Error,
+    veritas_gguf::Error,
+    veritas_tokenizer::Error,
+    veritas_tokenizer::chat::Error,
+    veritas_quant::Error,
+    veritas_engine::sampler::Error
+);

@@ -4,12 +4,15 @@
 //! message, a hint and an exit status. Data goes to stdout, everything else to stderr.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod args;
 mod color;
 mod commands;
+mod daemon_args;
 mod failure;
 mod interrupt;
 mod load;
+mod prompt;
 mod report;
 mod terminal;
 
@@ -19,9 +22,16 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::color::Paint;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 fn main() -> ExitCode {
+    // The first act of every process of this binary: from now on the kernel refuses it any socket but a Unix socket.
+    if let Err(error) = veritas_sandbox::refuse_network() {
+        return Failure::new(Code::Internal, format!("the network cannot be refused: {error}")).report(false);
+    }
+    if let Some(n_files) = worker_files(std::env::args_os()) {
+        return veritas_runtime::worker::main(n_files, load::BUILT_IN);
+    }
     let wants_json = std::env::args_os().any(|arg| arg == "--json");
     // Errors of parsing are coloured too, so the choice is looked for before.
     let command = Cli::command().color(color::asked(std::env::args_os()).into());
@@ -35,10 +45,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// The number of files that this process was given as a worker; `None` for a process that a user has started.
+fn worker_files(mut args: std::env::ArgsOs) -> Option<usize> {
+    let is_worker = args.nth(1)? == veritas_runtime::link::WORKER_ARGUMENT;
+    is_worker.then(|| args.next()?.to_str()?.parse().ok()).flatten()
+}
+
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => commands::run::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
+        Command::Serve(args) => commands::serve::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Health(args) => commands::probe::health(&args),
+        Command::Live(args) => commands::probe::live(&args),
+        Command::Ready(args) => commands::probe::ready(&args),
+        Command::Status(args) => commands::status::status(&args),
+        Command::Metrics(args) => commands::status::metrics(&args),
+        Command::Models(args) => commands::models::run(&args),
+        Command::Drain(args) => commands::status::drain(&args),
+        Command::Reload(args) => commands::status::reload(&args),
+        Command::Config(args) => commands::config::run(&args),
+        Command::Embed(args) => commands::embed::run(&args),
         Command::Logits(args) => commands::logits::run(&args),
         Command::Perplexity(args) => commands::perplexity::run(&args),
         Command::Bench(args) => commands::bench::run(&args),

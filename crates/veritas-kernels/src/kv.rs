@@ -45,6 +45,18 @@ pub enum CacheType {
     Q4_0,
 }
 
+impl std::fmt::Display for CacheType {
+    /// The name that flags use.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        })
+    }
+}
+
 impl CacheType {
     fn is_quantised(self) -> bool {
         matches!(self, Self::Q8_0 | Self::Q4_0)

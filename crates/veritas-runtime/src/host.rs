@@ -138,9 +138,9 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize
 }
 
 /// A worker that is to be started.
-pub struct Launch<'a> {
+pub struct Launch<'m, 'a> {
     /// Its model.
-    pub model: &'a OpenModel,
+    pub model: &'m OpenModel,
     /// Changes of the metadata, as `KEY=TYPE:VALUE`.
     pub overrides: &'a [String],
     /// Files that the job needs besides the model's.
@@ -153,7 +153,7 @@ pub struct Launch<'a> {
     pub limits: Limits,
 }
 
-impl Launch<'_> {
+impl Launch<'_, '_> {
     /// Starts the process. Returns it with the first bytes that are to be sent to it.
     ///
     /// The calling thread must live as long as the worker, which ends with it.
@@ -205,28 +205,28 @@ pub fn death(exit: Exit, panic: Option<&Panic>, model: &OpenModel) -> Failure {
         (Exit::Signal(7), _) if model.was_cut_short() => {
             "the model's file was cut short while it was in use".to_owned()
         }
-        (Exit::Signal(6), _) => format!("the worker was {exit}: it may have run out of its memory"),
-        (exit, _) => format!("the worker ended unexpectedly: it was {exit}"),
+        (Exit::Signal(6), _) => format!("the worker was {exit}; it may have run out of its memory"),
+        (exit, _) => format!("the worker ended unexpectedly: {exit}"),
     };
     Failure::new(Code::WorkerLost, because)
 }
 
 /// A confined worker that this process waits for.
-pub struct Confined<'a> {
+pub struct Confined<'m> {
     worker: Worker,
     socket: veritas_sandbox::Socket,
     decoder: FrameDecoder,
-    model: &'a OpenModel,
+    model: &'m OpenModel,
     report: Report,
     panic: Option<Panic>,
 }
 
-impl<'a> Confined<'a> {
+impl<'m> Confined<'m> {
     /// Starts a worker and waits until it is confined.
     ///
     /// # Errors
     /// As [`Launch::spawn`], and what the worker says.
-    pub fn start(launch: Launch<'a>) -> Result<Self, Failure> {
+    pub fn start(launch: Launch<'m, '_>) -> Result<Self, Failure> {
         let model = launch.model;
         let (mut worker, frames) = launch.spawn()?;
         let socket =
@@ -247,10 +247,10 @@ impl<'a> Confined<'a> {
     /// # Errors
     /// As [`Confined::start`], and what is wrong with the model.
     pub fn serve(
-        model: &'a OpenModel,
-        overrides: &'a [String],
+        model: &'m OpenModel,
+        overrides: &[String],
         job: ServeJob,
-        policy: &'a Policy,
+        policy: &Policy,
     ) -> Result<(Self, Loaded), Failure> {
         let launch =
             Launch { model, overrides, others: Vec::new(), job: Job::Serve(job), policy, limits: Limits::default() };

@@ -4,6 +4,9 @@
 //! else runs outside and never parses a model, a tokenizer or a template.
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+pub mod supervisor;
+pub mod config;
 mod failure;
 pub mod host;
 pub mod jobs;

@@ -29,7 +29,7 @@ use tokio::time::{interval, sleep, timeout};
 use veritas_ipc::systemd::{Notification, Notifier, watchdog_interval};
 use veritas_ipc::{AllowList, Handshake, HandshakeConfig, Incoming, Listener, TokenHash};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::failure::{Code, Failure};
 use core::{Core, Settings};
 use model_state::Phase;
@@ -128,9 +128,16 @@ fn ipc_failure(error: veritas_ipc::Error) -> Failure {
 fn listen(config: &Config) -> Result<Incoming, Failure> {
     let listener = match Listener::from_activation().map_err(ipc_failure)? {
         Some(listener) => listener,
-        None => Listener::bind(&config.socket.path, config.socket.mode.into()).map_err(ipc_failure)?,
+        None => Listener::bind(&config.socket.path, socket_mode(config.socket.mode)).map_err(ipc_failure)?,
     };
     listener.incoming().map_err(ipc_failure)
+}
+
+fn socket_mode(mode: config::SocketMode) -> veritas_ipc::SocketMode {
+    match mode {
+        config::SocketMode::Owner => veritas_ipc::SocketMode::Owner,
+        config::SocketMode::Group => veritas_ipc::SocketMode::Group { gid: None },
+    }
 }
 
 fn tell(notifier: &Notifier, notifications: &[Notification<'_>]) {

@@ -47,12 +47,11 @@ pub fn main(n_files: usize, built_in: &'static [u8]) -> ExitCode {
         // There is nobody to tell: without the connection this is no worker.
         return ExitCode::from(EXIT_REFUSED);
     };
-    let Ok(writer) = inherited.socket.try_clone() else {
-        return ExitCode::from(EXIT_REFUSED);
-    };
-    let output = Arc::new(Output::new(writer));
+    // One descriptor for both ends: a second one would be closed as foreign when the process is confined.
+    let socket = Arc::new(inherited.socket);
+    let output = Arc::new(Output::new(Arc::clone(&socket)));
     report_panics(Arc::clone(&output));
-    match work(inherited.socket, inherited.files, &output, built_in) {
+    match work(socket, inherited.files, &output, built_in) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(0, &failure);
@@ -73,7 +72,7 @@ fn report_panics(output: Arc<Output>) {
 }
 
 fn work(
-    socket: Socket,
+    socket: Arc<Socket>,
     files: Vec<File>,
     output: &Arc<Output>,
     built_in: &'static [u8],
@@ -156,7 +155,7 @@ impl Shared {
 
 /// The reading end of the connection to the supervisor.
 struct Link {
-    socket: Socket,
+    socket: Arc<Socket>,
     decoder: FrameDecoder,
 }
 
@@ -168,7 +167,7 @@ impl Link {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(Some(frame));
             }
-            match self.socket.read(&mut buffer) {
+            match (&*self.socket).read(&mut buffer) {
                 Ok(0) => return Ok(None),
                 Ok(n) => self.decoder.push(&buffer[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -5,19 +5,18 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::json;
-use veritas_engine::sampler::SamplingParams;
-use veritas_engine::{Engine, Error, FinishReason, Output, Request, RequestId};
+use veritas_proto::v1;
+use veritas_proto::v1::generate_request::Prompt;
 
 use crate::args::ChatArgs;
-use crate::commands::conversation::{Conversation, parse_date, today};
+use crate::commands::conversation::{Conversation, check_date};
+use crate::commands::talk::Talk;
 use crate::failure::{Code, Failure};
-use crate::load::load;
-use crate::{interrupt, report, terminal};
+use crate::{answer, interrupt, report, terminal};
 
 const HELP: &str = "\
 /help           show this
@@ -118,19 +117,21 @@ fn unreadable(error: &ReadlineError) -> Failure {
 
 pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     interrupt::install()?;
-    let loaded = load(&args.model, args.output.quiet || args.output.json)?;
-    let template = loaded.model.chat_template()?.ok_or_else(|| {
-        Failure::from(veritas_engine::Error::NoChatTemplate).hint("`veritas-sdr run --raw` continues a text")
-    })?;
-    let today = args.now.as_deref().map_or_else(|| Ok(today()), parse_date)?;
-    let conversation = Conversation::new(&loaded.model, template, args.system.as_deref(), today)?;
-    let sampling = args.sampling.apply(loaded.model.sampling_defaults()?)?;
-    let engine = Engine::new(Arc::clone(&loaded.model), &args.engine.runner_config(1)?)?;
+    check_date(args.now.as_deref())?;
+    let mut sampling = args.sampling.to_wire();
+    sampling.seed = Some(match args.sampling.seed {
+        Some(seed) => seed,
+        None => random_seed()?,
+    });
+    Talk::with(args, |talk| converse(args, sampling, talk))
+}
+
+fn converse(args: &ChatArgs, sampling: v1::Sampling, talk: &mut Talk<'_>) -> Result<(), Failure> {
     let mut input = Input::new()?;
     let mut chat = Chat {
         args,
-        engine,
-        conversation,
+        talk,
+        conversation: Conversation::new(args.system.as_deref()),
         sampling,
         n_turns: 0,
         n_refused: 0,
@@ -152,17 +153,27 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     }
 }
 
-struct Chat<'a> {
+/// The seed of a conversation for which none was given. JSON readers keep whole numbers up to 2^53.
+fn random_seed() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Failure::new(Code::Internal, format!("the system gives no random seed: {error}"))
+            .hint("give one with --seed")
+    })?;
+    Ok(u64::from_le_bytes(bytes) >> 11)
+}
+
+struct Chat<'a, 'b> {
     args: &'a ChatArgs,
-    engine: Engine,
+    talk: &'a mut Talk<'b>,
     conversation: Conversation,
-    sampling: SamplingParams,
+    sampling: v1::Sampling,
     n_turns: u64,
     n_refused: u64,
     is_terminal: bool,
 }
 
-impl Chat<'_> {
+impl Chat<'_, '_> {
     /// Does what a line asks for; `false` if it ends the chat. An error ends it too; what can be mended is reported and
     /// counted instead.
     fn take(&mut self, line: &str) -> Result<bool, Failure> {
@@ -207,86 +218,79 @@ impl Chat<'_> {
 
     fn answer(&mut self, text: &str) -> Result<(), Failure> {
         self.conversation.push("user", text);
-        match self.submit() {
-            Ok((id, n_prompt)) => {
-                let answer = self.generate(id, n_prompt)?;
+        match self.generate() {
+            Ok(answer) => {
                 self.conversation.push("assistant", answer);
                 self.n_turns += 1;
             }
-            Err(failure) => {
+            // What the worker or the daemon says of the conversation can be mended; a lost connection cannot.
+            Err(failure) if matches!(failure.code(), Code::ContextExceeded | Code::Usage) => {
                 // A message that was not answered is not part of the conversation.
                 self.conversation.pop();
                 self.refuse(&failure);
             }
+            Err(failure) => return Err(failure),
         }
         Ok(())
     }
 
-    /// Hands the conversation to the engine; returns the request and the tokens of its prompt.
-    fn submit(&mut self) -> Result<(RequestId, usize), Failure> {
+    fn request(&self) -> v1::GenerateRequest {
         // Each turn draws other numbers; the first one those that `run` draws with the same seed.
         let seed = self.sampling.seed.map(|seed| seed.wrapping_add(self.n_turns));
-        let prompt = self.conversation.encode()?;
-        let n_prompt = prompt.len();
-        let sampling = SamplingParams { seed, ..self.sampling.clone() };
-        let request = Request { prompt, sampling, n_choices: 1, prompt_logprobs: false };
-        match self.engine.submit(&request) {
-            Ok(id) => Ok((id, n_prompt)),
-            Err(error @ Error::ContextExceeded { .. }) => Err(Failure::from(error)
-                .hint("/reset forgets the conversation; --ctx makes room where the model has it")),
-            Err(error) => Err(error.into()),
+        let chat = v1::ChatPrompt { messages: self.conversation.to_wire(), ..v1::ChatPrompt::default() };
+        v1::GenerateRequest {
+            prompt: Some(Prompt::Chat(chat)),
+            sampling: Some(v1::Sampling { seed, ..self.sampling.clone() }),
+            n_choices: 1,
+            stream: true,
+            now: self.args.now.clone().unwrap_or_default(),
+            ..v1::GenerateRequest::default()
         }
     }
 
     /// Streams the answer to stdout and returns it. An interrupt ends it early.
-    fn generate(&mut self, id: RequestId, n_prompt: usize) -> Result<String, Failure> {
-        let n_context = self.engine.n_context();
+    fn generate(&mut self) -> Result<String, Failure> {
+        let request = self.request();
+        let shows = !self.args.output.json;
         let mut stdout = std::io::stdout().lock();
-        let (mut answer, mut n_tokens, mut reason) = (String::new(), 0, None);
-        while !self.engine.is_idle() {
-            if interrupt::requested() {
-                self.engine.cancel(id);
-                break;
+        let finish = self.talk.generate(&request, &mut |part| {
+            if shows && !part.text.is_empty() {
+                stdout.write_all(part.text.as_bytes())?;
+                stdout.flush()?;
             }
-            let mut written = Ok(());
-            self.engine.step(&mut |output| {
-                let text = match output {
-                    Output::Token { text, .. } => {
-                        n_tokens += 1;
-                        text
-                    }
-                    Output::Finished { text, reason: why, .. } => {
-                        reason = Some(why);
-                        text
-                    }
-                    Output::PromptLogprob { .. } => String::new(),
-                };
-                if written.is_ok() && !text.is_empty() && !self.args.output.json {
-                    written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-                }
-                answer.push_str(&text);
-            })?;
-            written?;
-        }
+            Ok(())
+        });
+        let finish = finish.map_err(|failure| match failure.code() {
+            Code::ContextExceeded => failure
+                .hint("/reset forgets the conversation; --ctx makes room where the model has it"),
+            _ => failure,
+        })?;
+        let reason = finish.choices[0].finish_reason();
+        let text = finish.choices[0].text.clone();
         if self.args.output.json {
-            let reason = reason.map_or("cancelled", FinishReason::name);
-            let line = report::line(&json!({"text": answer, "finish_reason": reason}));
+            let line = report::line(&json!({"text": text, "finish_reason": answer::reason_name(reason)}));
             writeln!(stdout, "{line}")?;
         } else {
             writeln!(stdout)?;
         }
         stdout.flush()?;
         drop(stdout);
+        let n_context = self.talk.n_context();
         if interrupt::requested() {
             if !self.is_terminal {
                 return Err(Failure::interrupted());
             }
             interrupt::clear();
             self.note("interrupted");
-        } else if reason == Some(FinishReason::Length) && n_prompt + n_tokens >= n_context {
+        } else if reason == v1::FinishReason::Length && self.is_full(&finish, n_context) {
             self.note(&format!("the context of {n_context} tokens is full; /reset begins anew"));
         }
-        Ok(answer)
+        Ok(text)
+    }
+
+    fn is_full(&self, finish: &v1::Finish, n_context: u64) -> bool {
+        let usage = finish.usage.unwrap_or_default();
+        usage.prompt_tokens + usage.completion_tokens >= n_context
     }
 
     /// Writes the messages to a file that does not exist yet, readable for its owner alone.

@@ -1,53 +1,26 @@
-//! A conversation: messages, and the tokens that a model's chat template makes of them.
-//!
-//! Roles cannot be forged: control tokens come from the template's own text alone, whatever the messages say. The guarded
-//! rendering of `veritas_tokenizer::chat` sees to it.
+//! A conversation: a system message and the turns after it, kept in memory alone.
 
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde_json::{Map, Value, json};
-use veritas_base::TokenId;
-use veritas_engine::Model;
-use veritas_tokenizer::Tokenizer;
-use veritas_tokenizer::chat::{ChatInput, ChatTemplate, Date};
+use serde_json::{Value, json};
+use veritas_proto::v1;
 
 use crate::failure::Failure;
+use crate::prompt::message;
 
 /// A system message and the turns after it.
 pub(crate) struct Conversation {
-    tokenizer: Arc<Tokenizer>,
-    template: ChatTemplate,
     system: Option<String>,
-    turns: Vec<Turn>,
-    today: Date,
-}
-
-struct Turn {
-    role: &'static str,
-    text: String,
+    turns: Vec<v1::Message>,
 }
 
 impl Conversation {
-    /// A conversation without turns. `today` is what a template gets that asks for the date.
-    pub(crate) fn new(
-        model: &Model,
-        template: &str,
-        system: Option<&str>,
-        today: Date,
-    ) -> Result<Self, Failure> {
-        Ok(Self {
-            tokenizer: Arc::clone(model.tokenizer()),
-            template: ChatTemplate::new(template)?,
-            system: system.map(str::to_owned),
-            turns: Vec::new(),
-            today,
-        })
+    /// A conversation without turns.
+    pub(crate) fn new(system: Option<&str>) -> Self {
+        Self { system: system.map(str::to_owned), turns: Vec::new() }
     }
 
     /// Adds a turn.
     pub(crate) fn push(&mut self, role: &'static str, text: impl Into<String>) {
-        self.turns.push(Turn { role, text: text.into() });
+        self.turns.push(message(role, text));
     }
 
     /// Takes the last turn back.
@@ -65,46 +38,28 @@ impl Conversation {
         self.system = system;
     }
 
+    /// The messages of a request.
+    pub(crate) fn to_wire(&self) -> Vec<v1::Message> {
+        let system = self.system.iter().map(|text| message("system", text.clone()));
+        system.chain(self.turns.iter().cloned()).collect()
+    }
+
     /// The messages as templates see them: a list of `{"role", "content"}`.
     pub(crate) fn messages(&self) -> Value {
-        let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
-        let turns = self.turns.iter().map(|turn| json!({"role": turn.role, "content": turn.text}));
-        Value::Array(system.chain(turns).collect())
-    }
-
-    /// The tokens that ask the model for the next turn.
-    pub(crate) fn encode(&self) -> Result<Vec<TokenId>, Failure> {
-        let input = ChatInput {
-            messages: self.messages(),
-            tools: None,
-            add_generation_prompt: true,
-            enable_thinking: None,
-            bos_token: token_text(&self.tokenizer, self.tokenizer.bos()),
-            eos_token: token_text(&self.tokenizer, self.tokenizer.eos()),
-            now: self.today,
-            extra: Map::new(),
-        };
-        let controls = self.tokenizer.control_texts().collect::<Vec<_>>();
-        let rendered = self.template.render_guarded(&input, &controls)?;
-        Ok(self.tokenizer.encode_rendered(&rendered)?)
+        let messages = self.to_wire();
+        messages.iter().map(|message| json!({"role": message.role, "content": message.content})).collect()
     }
 }
 
-/// The text of a token as templates write it; empty where there is no such token.
-pub(crate) fn token_text(tokenizer: &Tokenizer, id: Option<TokenId>) -> String {
-    id.and_then(|id| tokenizer.token_text(id).ok()).unwrap_or_default().to_owned()
+/// Refuses what is no date such as `2026-01-02`.
+pub(crate) fn check_date(text: Option<&str>) -> Result<(), Failure> {
+    let Some(text) = text else { return Ok(()) };
+    text.parse::<veritas_tokenizer::chat::Date>()
+        .map(drop)
+        .map_err(|error| Failure::from(error).hint("write it as 2026-01-02"))
 }
-
-/// Today in UTC.
-pub(crate) fn today() -> Date {
-    // A clock before 1970 or after 9999 is wrong; the first day of its count is as good as any other.
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Date::from_unix_seconds(seconds)
-        .or_else(|_| Date::from_unix_seconds(0))
-        .expect("the first day of 1970 is a date")
-}
-
-/// Reads a date such as `2026-01-02`.
-pub(crate) fn parse_date(text: &str) -> Result<Date, Failure> {
-    text.parse().map_err(|error| Failure::from(error).hint("write it as 2026-01-02"))
-}
+// SHIM-BEGIN
+pub(crate) fn today() -> veritas_tokenizer::chat::Date { veritas_tokenizer::chat::Date::from_unix_seconds(0).unwrap() }
+pub(crate) fn parse_date(text: &str) -> Result<veritas_tokenizer::chat::Date, Failure> { Ok(text.parse()?) }
+pub(crate) fn token_text(tokenizer: &veritas_tokenizer::Tokenizer, id: Option<u32>) -> String { id.and_then(|id| tokenizer.token_text(id).ok()).unwrap_or_default().to_owned() }
+// SHIM-END

@@ -570,6 +570,8 @@ impl Core {
         let quarantine_after = self.settings.quarantine_after;
         let model = self.models.get_mut(name)?;
         let in_hand = model.lose_worker(failure, now);
+        model.deaths_in_row += 1;
+        model.restarts += 1;
         let is_out = model.deaths_in_row >= quarantine_after;
         let back_off = self.settings.restart_backoff * 2_u32.saturating_pow(model.deaths_in_row.saturating_sub(1).min(16));
         let back_off = back_off.min(self.settings.restart_backoff_max);

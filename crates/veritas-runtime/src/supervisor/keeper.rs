@@ -161,7 +161,7 @@ async fn run_worker(shell: &Shell, plan: &Plan, signal: &Notify) -> End {
         Ok(link) => link,
         Err(failure) => return End::Refused(failure),
     };
-    let mut watch = Watch { shell, plan, panic: None, refusal: None };
+    let mut watch = Watch { shell, plan, panic: None, refusal: None, fault: None };
     let end = watch.over(link, signal).await;
     let was_ready = shell.with(|core, _| core.models.get(&plan.name).is_some_and(|model| model.ready_since.is_some()));
     let exit = reap(&mut worker, matches!(end, Some(End::Stopped { .. } | End::Died(_)))).await;
@@ -169,24 +169,37 @@ async fn run_worker(shell: &Shell, plan: &Plan, signal: &Notify) -> End {
         (Some(end), ..) => end,
         (None, Some(failure), _) if !was_ready => End::Refused(failure),
         (None, Some(failure), _) => End::Died(failure),
-        (None, None, Ok(exit)) => End::Died(death(exit, watch.panic.as_ref(), &plan.model)),
+        (None, None, Ok(Reaped { exit, killed: false })) => {
+            End::Died(death(exit, watch.panic.as_ref(), &plan.model))
+        }
+        (None, None, Ok(_)) => {
+            let fault = watch.fault.unwrap_or_else(|| broken("it closed the connection and did not end"));
+            End::Died(fault)
+        }
         (None, None, Err(failure)) => End::Died(failure),
     }
 }
 
+/// How a process ended, and whether it had to be killed.
+struct Reaped {
+    exit: Exit,
+    killed: bool,
+}
+
 /// Waits for the end of a process; one that does not end is killed.
-async fn reap(worker: &mut Worker, kill: bool) -> Result<Exit, Failure> {
+async fn reap(worker: &mut Worker, kill: bool) -> Result<Reaped, Failure> {
     if kill {
         worker.kill();
     }
     let patience = Instant::now() + EXIT_PATIENCE;
     loop {
         match worker.try_wait() {
-            Ok(Some(exit)) => return Ok(exit),
+            Ok(Some(exit)) => return Ok(Reaped { exit, killed: kill }),
             Ok(None) if Instant::now() < patience => sleep(Duration::from_millis(1)).await,
             Ok(None) => {
                 worker.kill();
-                return worker.wait().map_err(|error| sandbox_failure(&error));
+                let exit = worker.wait().map_err(|error| sandbox_failure(&error))?;
+                return Ok(Reaped { exit, killed: true });
             }
             Err(error) => return Err(sandbox_failure(&error)),
         }
@@ -199,6 +212,8 @@ struct Watch<'a> {
     plan: &'a Plan,
     panic: Option<Panic>,
     refusal: Option<Failure>,
+    /// What was wrong with its last bytes.
+    fault: Option<Failure>,
 }
 
 impl Watch<'_> {
@@ -221,10 +236,12 @@ impl Watch<'_> {
         loop {
             let frame = match reader.next().await {
                 Ok(Some(frame)) => frame,
-                // What a dying worker leaves behind may be cut anywhere; why it died is asked elsewhere.
-                Ok(None) | Err(veritas_ipc::Error::Exchange { .. } | veritas_ipc::Error::Disconnected) => return None,
-                Err(veritas_ipc::Error::Protocol(veritas_proto::Error::Truncated { .. })) => return None,
-                Err(error) => return Some(End::Died(broken(&error.to_string()))),
+                Ok(None) => return None,
+                // What a dying worker leaves behind may be cut anywhere; whether it is dying is seen when it is waited for.
+                Err(error) => {
+                    self.fault = Some(broken(&error.to_string()));
+                    return None;
+                }
             };
             match self.take(frame).await {
                 Ok(None) => {}

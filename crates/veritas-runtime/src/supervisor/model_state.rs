@@ -212,8 +212,6 @@ impl ModelState {
         if self.ready_since.is_some_and(|since| now - since >= GOOD_WHILE) {
             self.deaths_in_row = 0;
         }
-        self.deaths_in_row += 1;
-        self.restarts += 1;
         self.reason = Some(why.clone());
         self.pid = None;
         self.ready_since = None;

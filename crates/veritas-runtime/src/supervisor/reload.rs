@@ -8,6 +8,7 @@ use veritas_proto::v1;
 use super::model_state::Stop;
 use super::shell::Shell;
 use super::{admin, log, models};
+use crate::config::{Change, Config};
 use crate::failure::{Code, Failure};
 
 /// Reads the configuration again. What needs a restart is named and left as it was.
@@ -17,12 +18,11 @@ use crate::failure::{Code, Failure};
 pub(crate) fn reload(shell: &Rc<Shell>) -> Result<v1::ReloadReply, Failure> {
     let new = (shell.reread)().map_err(|errors| Failure::new(Code::Config, errors.to_string()))?;
     let old = shell.config.borrow().clone();
-    let (applied, ignored): (Vec<_>, Vec<_>) = old.diff(&new).into_iter().partition(|change| change.reloadable);
-    let names = |changes: Vec<crate::config::Change>| {
-        changes.into_iter().map(|change| change.key).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
-    };
+    let (applied, ignored): (Vec<_>, Vec<_>) =
+        Config::diff(&old, &new).into_iter().partition(|change| change.reloadable);
+    let names = |changes: Vec<Change>| changes.into_iter().map(|change| change.key).collect::<Vec<_>>();
     let reply = v1::ReloadReply { applied: names(applied), ignored: names(ignored) };
-    let merged = old.with_reloadable(&new);
+    let merged = merged(&old, new);
     log::set_level(merged.log.level);
     shell.with(|core, _| core.settings = super::settings(&merged));
     *shell.config.borrow_mut() = merged.clone();
@@ -37,4 +37,21 @@ pub(crate) fn reload(shell: &Rc<Shell>) -> Result<v1::ReloadReply, Failure> {
     }
     tracing::info!(applied = ?reply.applied, ignored = ?reply.ignored, "reloaded");
     Ok(reply)
+}
+
+/// The old configuration with what can change while the daemon runs from the new one.
+fn merged(old: &Config, new: Config) -> Config {
+    let mut merged = old.clone();
+    merged.socket.allowed_uids = new.socket.allowed_uids;
+    merged.socket.allowed_gids = new.socket.allowed_gids;
+    merged.socket.admin_uids = new.socket.admin_uids;
+    merged.socket.max_sessions = new.socket.max_sessions;
+    merged.socket.handshake_timeout = new.socket.handshake_timeout;
+    merged.socket.body_bytes_max = new.socket.body_bytes_max;
+    merged.socket.slow_client_timeout = new.socket.slow_client_timeout;
+    merged.limits = new.limits;
+    merged.worker = new.worker;
+    merged.shutdown = new.shutdown;
+    merged.log.level = new.log.level;
+    merged
 }

@@ -1,7 +1,7 @@
 //! The writing end of the connection to the supervisor, which both threads of a worker use.
 
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use veritas_proto::{Kind, Message, encode};
@@ -12,25 +12,25 @@ use crate::link::encode_json;
 
 /// Writes whole frames.
 pub(crate) struct Output {
-    socket: Mutex<Socket>,
+    socket: Mutex<Arc<Socket>>,
 }
 
 impl Output {
-    pub(crate) fn new(socket: Socket) -> Self {
+    pub(crate) fn new(socket: Arc<Socket>) -> Self {
         Self { socket: Mutex::new(socket) }
     }
 
     /// Sends frames that are encoded already. It waits while the supervisor does not read.
     pub(crate) fn send(&self, frames: &[u8]) -> Result<(), Failure> {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(socket.write_all(frames)?)
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((&**socket).write_all(frames)?)
     }
 
     /// Sends frames unless another thread is sending: the last word of a thread that panics.
     pub(crate) fn try_send(&self, frames: &[u8]) {
-        if let Ok(mut socket) = self.socket.try_lock() {
+        if let Ok(socket) = self.socket.try_lock() {
             // There is nobody else to tell.
-            let _ = socket.write_all(frames);
+            let _ = (&**socket).write_all(frames);
         }
     }
 

@@ -1,0 +1,31 @@
+//! `serve`: the daemon.
+
+use veritas_ipc::{Token, TokenHash};
+use veritas_runtime::supervisor::{self, ServeOptions};
+
+use crate::daemon_args::{ServeArgs, config_failure, environment, warn_of_token_file};
+use crate::failure::{Code, Failure};
+
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let resolved = args.resolve().map_err(|errors| config_failure(&errors))?;
+    let config = resolved.config;
+    if config.models.is_empty() {
+        return Err(Failure::new(Code::Config, "there is no model to serve")
+            .hint("name one with --model [NAME=]PATH, or in the configuration"));
+    }
+    if let Some(path) = &args.daemon.token_file {
+        warn_of_token_file(path)?;
+    }
+    let token = token(&config)?;
+    let reread = Box::new(args.clone().reread());
+    Ok(supervisor::serve(ServeOptions { config, token, reread })?)
+}
+
+fn token(config: &veritas_runtime::config::Config) -> Result<Option<TokenHash>, Failure> {
+    let secret = config.auth.token.read(&environment());
+    let secret = secret.map_err(|error| Failure::new(Code::Config, error.to_string()))?;
+    match secret {
+        None => Ok(None),
+        Some(secret) => Ok(Some(Token::new(secret.expose())?.hash())),
+    }
+}
