@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// The crates from the bottom up: each may use only those before it, dev-dependencies apart.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "veritas-base",
     "veritas-mem",
     "veritas-simd",
@@ -19,6 +19,7 @@ const LAYERS: [&str; 12] = [
     "veritas-sched",
     "veritas-engine",
     "veritas-proto",
+    "veritas-runtime",
     "veritas-cli",
 ];
 

@@ -1,0 +1,4 @@
+//! The daemon.
+#![forbid(unsafe_code)]
+
+pub mod config;
