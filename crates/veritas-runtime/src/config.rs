@@ -23,7 +23,8 @@ mod show;
 mod slot;
 mod token;
 
-#[cfg(test)]
+// The paths in these tests are those of Unix.
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::path::PathBuf;

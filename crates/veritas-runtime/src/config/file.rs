@@ -11,7 +11,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::quoted;
 use super::keys::{Key, TABLES, keys};
-use super::limits::{DOTS_PER_LINE_MAX, FILE_BYTES_MAX, MODELS_MAX};
+use super::limits::{FILE_BYTES_MAX, MODELS_MAX};
 use super::slot::{Given, Slot};
 use super::{Error, Origin};
 
@@ -55,12 +55,6 @@ impl<'a> Source<'a> {
     pub(super) fn parse(&self) -> Result<DeTable<'a>, Vec<Error>> {
         if self.text.len() > FILE_BYTES_MAX {
             return Err(vec![Error::FileTooLong { path: self.path.to_path_buf(), limit: FILE_BYTES_MAX }]);
-        }
-        for (line, start) in self.text.split('\n').zip(&self.line_starts) {
-            if line.bytes().filter(|byte| *byte == b'.').count() > DOTS_PER_LINE_MAX {
-                let message = format!("the line has more than {DOTS_PER_LINE_MAX} dots; break it");
-                return Err(vec![Error::Syntax { origin: self.origin(*start..*start), message }]);
-            }
         }
         let (table, errors) = DeTable::parse_recoverable(self.text);
         if errors.is_empty() {

@@ -262,18 +262,18 @@ static KEYS: [Key; 44] = [
     .variable("VERITAS_ENGINE_KV_PAGES")
     .flag("--kv-pages"),
     Key::of_model("name", "What clients call the model. Each has a name of its own.", |m| Slot::Name(&mut m.name))
-        .default("none: it must be given"),
+        .default("none; it must be given"),
     Key::of_model("path", "The model's file. A relative path starts at the folder of the configuration file.", |m| {
         Slot::Path(&mut m.path, PATH_BYTES_MAX)
     })
-    .default("none: it must be given"),
+    .default("none; it must be given"),
     Key::of_model("override_kv", "Changes of the model's metadata: KEY=TYPE:VALUE, with int, float, bool or str.", |m| {
         Slot::Overrides(&mut m.override_kv)
     }),
     Key::of_model("digest", "The SHA-256 digest that the file must have, or the model is not loaded.", |m| {
         Slot::Digest(&mut m.digest)
     })
-    .default("not set: any file is accepted"),
+    .default("not set, so that any file is accepted"),
     Key::of_model("no_digest", "Do not compute the file's digest, which saves time at the start.", |m| {
         Slot::Bool(&mut m.no_digest)
     }),
@@ -401,13 +401,14 @@ static KEYS: [Key; 44] = [
         .reloadable(),
     Key::of("log", "file", "The file that the log is appended to.", |c| Slot::OptionalPath(&mut c.log.file))
         .variable("VERITAS_LOG_FILE")
-        .default("not set: stderr"),
+        .default("not set, which is stderr"),
 ];
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::Environment;
     use super::*;
 
     #[test]
@@ -439,7 +440,7 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_end_in_their_units() {
-        let mut config = Config::defaults(&super::super::tests::environment_of_nobody());
+        let mut config = Config::defaults(&Environment { uid: None, variable: &|_| None });
         for key in keys() {
             let Some(slot) = key.slot(&mut config) else { continue };
             let has_unit = |unit: &str| key.name.ends_with(unit);

@@ -4,10 +4,6 @@
 /// Bytes of the file: some thousand models.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Dots in a line of the file. Each can open a table inside another, and the parser's tables are freed by recursion, so
-/// that without a bound a small file could exhaust the stack. No key of ours has more than one.
-pub(super) const DOTS_PER_LINE_MAX: usize = 64;
-
 /// Models: each is a process.
 pub(super) const MODELS_MAX: usize = 256;
 

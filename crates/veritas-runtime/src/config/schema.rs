@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::keys::{Key, TABLES, keys};
 use super::layer::Layer;
-use super::limits::{LIST_MAX, MODELS_MAX, OVERRIDE_BYTES_MAX, PATH_BYTES_MAX};
+use super::limits::{LIST_MAX, MODELS_MAX, OVERRIDE_BYTES_MAX};
 use super::load::model_keys;
 use super::model::ModelConfig;
 use super::slot::{Bounds, Slot};
@@ -37,11 +37,14 @@ pub fn schema() -> Json {
         };
         tables.insert(name.to_owned(), table);
     }
-    let mut schema = object(tables, &[]);
-    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    schema["title"] = json!("veritas-sdr.toml");
-    schema["description"] = json!("The configuration of the daemon of Veritas SDR.");
-    schema
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "veritas-sdr.toml",
+        "description": "The configuration of the daemon of Veritas SDR.",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": tables,
+    })
 }
 
 fn object(properties: Map<String, Json>, required: &[&str]) -> Json {
@@ -76,9 +79,9 @@ fn of_slot(slot: &Slot<'_>) -> Json {
             json!({"anyOf": [integer(*bounds), {"type": "string", "pattern": "^[0-9]+ *(KiB|MiB|GiB|TiB)$"}]})
         }
         Slot::Choice(choice) => json!({"enum": choice.names()}),
-        Slot::Path(_, max) => json!({"type": "string", "minLength": 1, "maxLength": max}),
-        Slot::OptionalPath(_) | Slot::TokenFile(_) | Slot::Policy(_) => {
-            json!({"type": "string", "minLength": 1, "maxLength": PATH_BYTES_MAX})
+        // Their bounds are in bytes and those of a schema in characters, and they depend on the platform.
+        Slot::Path(..) | Slot::OptionalPath(_) | Slot::TokenFile(_) | Slot::Policy(_) => {
+            json!({"type": "string", "minLength": 1})
         }
         Slot::Ids(..) => {
             let id = json!({"type": "integer", "minimum": 0, "maximum": u32::MAX - 1});
