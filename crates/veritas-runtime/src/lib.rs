@@ -4,15 +4,17 @@
 //! else runs outside and never parses a model, a tokenizer or a template.
 #![forbid(unsafe_code)]
 
+pub mod config;
 #[cfg(unix)]
 pub mod supervisor;
-pub mod config;
-mod failure;
+
 pub mod host;
 pub mod jobs;
 pub mod link;
-mod spec;
 pub mod worker;
+
+mod failure;
+mod spec;
 
 pub use failure::{Code, Failure};
 pub use spec::{EngineSpec, ModelSpec, available_threads, parse_cache_type, parse_isa};
