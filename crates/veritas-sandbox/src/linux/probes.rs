@@ -309,16 +309,8 @@ fn perf_event() -> Attempt {
     attr[1] = ATTR_BYTES as u32;
     let anywhere: c_int = -1;
     // SAFETY: the kernel reads the bytes whose length stands in them.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            attr.as_ptr(),
-            0,
-            anywhere,
-            anywhere,
-            0_usize,
-        )
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, anywhere, anywhere, 0_usize) };
     close_if_open(answer, "a performance counter opens")
 }
 
