@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout)]
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod cgroup;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod escape;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod layers;
@@ -28,7 +30,7 @@ fn main() {
     // As in the real program: everything below works although no process can reach a network.
     veritas_sandbox::refuse_network().expect("the network is refused");
     let wanted = words.into_iter().filter(|word| !word.starts_with('-')).collect::<Vec<_>>();
-    let tests = [layers::TESTS, escape::TESTS, life::TESTS].concat();
+    let tests = [layers::TESTS, escape::TESTS, life::TESTS, cgroup::TESTS].concat();
     let mut n_run = 0;
     for (name, test) in tests {
         if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {

@@ -91,6 +91,12 @@ fn replaced_supervisor() {
 }
 
 fn worker(n_files: usize) {
+    // Standard error is nowhere; what a panic has to say goes to the test.
+    std::panic::set_hook(Box::new(|panic| {
+        let line = format!("{panic}\n");
+        // SAFETY: descriptor 3 is the connection, or the kernel says that it is not open; the length is the line's.
+        unsafe { libc::write(3, line.as_ptr().cast(), line.len()) };
+    }));
     let Inherited { socket, files } = inherited(n_files).unwrap();
     let mut lines = BufReader::new(socket.try_clone().unwrap());
     // The copy above is a descriptor that `confine` must close, so the original is the one to keep.
@@ -106,6 +112,10 @@ fn worker(n_files: usize) {
     }
     if orders.deed == "inherit-twice" {
         tell(&socket, &inherited(n_files).map(|_| ()).map_err(|error| error.to_string()));
+        return;
+    }
+    if orders.deed == "crowd" {
+        tell(&socket, &confined(&orders, crowd).map(|((), report)| report));
         return;
     }
     let started = confined(&orders, || Ok(Player::start()));
@@ -151,6 +161,7 @@ fn perform(orders: &Orders, socket: &UnixStream, files: Vec<File>, player: Playe
             tell(socket, &contents.collect::<Vec<_>>());
             wait(socket);
         }
+        "exhaust" => exhaust(),
         "grow" => tell(socket, &grow(&files[0])),
         "work" => tell(socket, &work(&files[0], player)),
         "paths" => tell(socket, &paths()),
@@ -183,6 +194,20 @@ fn touch_shrunken(socket: &UnixStream, file: &File) {
     tell(socket, &map.bytes()[0]);
     wait(socket);
     tell(socket, &map.bytes()[map.length - 1]);
+}
+
+/// Starts more threads than a control group of the tests allows; they wait for the end of the process.
+fn crowd() -> std::io::Result<()> {
+    for _ in 0..100 {
+        std::thread::Builder::new().spawn(std::thread::park)?;
+    }
+    Ok(())
+}
+
+/// Uses 256 MiB, which is more than a control group of the tests allows.
+fn exhaust() {
+    let used = (0..256).map(|_| std::hint::black_box(vec![1_u8; 1 << 20])).collect::<Vec<_>>();
+    assert_eq!(used.len(), 256);
 }
 
 /// Writes to the file until it is refused: how far it came, and the error.
@@ -298,6 +323,7 @@ fn work(file: &File, player: Player) -> HashMap<String, u64> {
     seen.insert("file_bytes".to_owned(), file.metadata().unwrap().len());
     std::thread::yield_now();
     assert!(std::thread::available_parallelism().is_ok());
+    std::panic::set_hook(Box::new(|_| ()));
     assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
     seen
 }
