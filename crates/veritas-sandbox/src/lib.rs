@@ -12,10 +12,18 @@
 //! is one, for Linux on x86-64 and AArch64; elsewhere everything compiles, and what would confine is
 //! [`Error::Unsupported`].
 
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
 mod constants;
 mod error;
 mod exit;
 mod layer;
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
 mod limits;
 mod policy;
 mod probe;

@@ -66,16 +66,12 @@ fn nth(number: u32) -> CapabilitySet {
 fn become_nobody() -> Result<(), Error> {
     // The calls are made directly: the C library's forms speak to all threads, and there is one.
     // SAFETY: numbers alone are passed; the list of groups has length zero.
-    let groups = unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) };
-    // SAFETY: numbers alone are passed.
-    let gid = unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) };
-    // SAFETY: numbers alone are passed.
-    let uid = if groups == 0 && gid == 0 {
-        unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) }
-    } else {
-        -1
+    let is_nobody = unsafe {
+        libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) == 0
+            && libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0
+            && libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0
     };
-    if uid != 0 {
+    if !is_nobody {
         let source = std::io::Error::last_os_error();
         return Err(Error::Capabilities { step: "give up root's user id", source });
     }

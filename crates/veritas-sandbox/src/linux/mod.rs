@@ -41,5 +41,5 @@ const SOCKET_FD: i32 = 3;
 /// The physical memory of the machine in bytes.
 fn physical_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
