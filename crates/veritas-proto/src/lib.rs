@@ -4,15 +4,18 @@
 //! has every offset and number.
 #![forbid(unsafe_code)]
 
+mod body;
 mod error;
 mod frame;
 mod kind;
 pub mod limits;
+mod redact;
+mod shape;
 
 pub use error::Error;
 pub use frame::{Frame, FrameDecoder, Header, encode, encode_body};
 pub use kind::Kind;
-pub use prost::Message;
+pub use prost::{Message, Name};
 
 /// The messages, generated from `proto/veritas/v1/veritas.proto`, whose comments document them.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

@@ -2,6 +2,7 @@
 //!
 //! The targets in `fuzz/` and the tests that run the committed corpus call the same functions.
 
+pub mod frame;
 pub mod gguf;
 pub mod plan;
 pub mod quant;
