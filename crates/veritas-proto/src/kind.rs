@@ -138,11 +138,7 @@ kinds! {
     /// Between supervisor and worker alone: the worker is confined, and what it observed, as JSON.
     WORKER_STARTED = 4097 link;
     /// Between supervisor and worker alone: what to do with the files, as JSON.
-<<<<<<< HEAD
-    WORKER_ORDER = 4098;
-=======
-    WORKER_JOB = 4098 link;
->>>>>>> proto
+    WORKER_ORDER = 4098 link;
     /// Between supervisor and worker alone: how far a job is, as JSON.
     WORKER_PROGRESS = 4099 link;
     /// Between supervisor and worker alone: bytes of a job's result.
