@@ -1,11 +1,11 @@
 //! Requests that have one answer: which kind they are, and which kind answers them.
 
-use veritas_proto::{Kind, Message, v1};
+use veritas_proto::{Kind, Message, Name, v1};
 
 /// A request with one answer.
 pub trait Unary: Message {
     /// The answer.
-    type Reply: Message + Default;
+    type Reply: Message + Name + Default;
     /// The kind of the request's frame.
     const KIND: Kind;
     /// The kind of the answer's frame.

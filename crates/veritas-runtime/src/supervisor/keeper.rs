@@ -319,7 +319,6 @@ async fn obey(shell: &Shell, name: &str, signal: &Notify, outbox: &Notify) -> Re
     loop {
         let stop = shell.with(|core, _| core.models.get_mut(name).and_then(|model| model.stop.take()));
         match stop {
-            Some(Stop::Kill(failure)) => return Err(End::Died(failure)),
             Some(Stop::Unload) => return Err(End::Stopped { remove: false }),
             Some(Stop::Remove) => return Err(End::Stopped { remove: true }),
             None => {}

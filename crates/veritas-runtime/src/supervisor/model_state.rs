@@ -43,10 +43,8 @@ impl Phase {
 }
 
 /// What is asked of the task that keeps a model's worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The worker is broken: it is killed and replaced.
-    Kill(Failure),
     /// The model is not wanted now.
     Unload,
     /// The model is not wanted any more.

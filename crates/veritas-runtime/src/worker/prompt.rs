@@ -148,7 +148,7 @@ pub(crate) fn token_text(tokenizer: &Tokenizer, id: Option<TokenId>) -> String {
 ///
 /// # Errors
 /// If it is no date.
-pub fn date(text: &str) -> Result<Date, Failure> {
+fn date(text: &str) -> Result<Date, Failure> {
     if text.is_empty() {
         // A clock before 1970 or after 9999 is wrong; the first day of its count is as good as any other.
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
