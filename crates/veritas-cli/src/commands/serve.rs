@@ -1,11 +1,20 @@
 //! `serve`: the daemon.
 
-use veritas_ipc::{Token, TokenHash};
-use veritas_runtime::supervisor::{self, ServeOptions};
-
-use crate::daemon_args::{ServeArgs, config_failure, environment, warn_of_token_file};
+use crate::daemon_args::ServeArgs;
 use crate::failure::{Code, Failure};
+#[cfg(unix)]
+use {
+    crate::daemon_args::{config_failure, environment, warn_of_token_file},
+    veritas_ipc::{Token, TokenHash},
+    veritas_runtime::supervisor::{self, ServeOptions},
+};
 
+#[cfg(not(unix))]
+pub(crate) fn run(_args: &ServeArgs) -> Result<(), Failure> {
+    Err(Failure::new(Code::Config, "there is no daemon for this system yet: it needs named pipes and a sandbox"))
+}
+
+#[cfg(unix)]
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let resolved = args.resolve().map_err(|errors| config_failure(&errors))?;
     let config = resolved.config;
@@ -21,6 +30,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     Ok(supervisor::serve(ServeOptions { config, token, reread })?)
 }
 
+#[cfg(unix)]
 fn token(config: &veritas_runtime::config::Config) -> Result<Option<TokenHash>, Failure> {
     let secret = config.auth.token.read(&environment());
     let secret = secret.map_err(|error| Failure::new(Code::Config, error.to_string()))?;
