@@ -4,6 +4,7 @@
 //! budget of steps, which bounds its time and its memory, has no clock, no files and no randomness, and its output is
 //! limited. See [`ChatTemplate::render_guarded`] for what keeps messages from forging control tokens.
 
+mod controls;
 mod date;
 mod environment;
 mod error;
@@ -11,6 +12,7 @@ mod guard;
 mod json;
 pub mod limits;
 mod python;
+mod size;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -116,7 +118,7 @@ impl ChatTemplate {
     /// [`Error::Raised`] with the template's own message; [`Error::Render`], [`Error::TooMuchWork`] and
     /// [`Error::OutputTooLong`]; what is wrong with the chat.
     pub fn render(&self, input: &ChatInput) -> Result<String, Error> {
-        let (n_bytes, n_values) = guard::check(input)?;
+        let (n_bytes, n_values) = size::check(input)?;
         let for_chat = n_values as u64 * FUEL_PER_VALUE + n_bytes as u64 / BYTES_PER_FUEL;
         let fuel = (FUEL_BASE + for_chat).min(MAX_FUEL);
         let stack_bytes = RENDER_STACK_BYTES + fuel as usize * RENDER_STACK_BYTES_PER_FUEL;
