@@ -217,7 +217,9 @@ impl From<veritas_tokenizer::chat::Error> for Failure {
             | E::MessagesNotAList
             | E::InvalidRole { .. }
             | E::InvalidDate { .. }
-            | E::NoFreeGuard => Code::Usage,
+            | E::NoFreeGuard
+            | E::TooManyNames => Code::Usage,
+            E::NoThread { .. } => Code::Internal,
             _ => Code::MalformedModel,
         };
         Self::new(code, error.to_string())

@@ -88,7 +88,7 @@ fn work(
     let threads = {
         let (shared, output) = (Arc::clone(&shared), Arc::clone(output));
         move || -> Result<Vec<Arc<Team>>, Failure> {
-            //RT veritas_tokenizer::chat::start_render_thread()?;
+            veritas_tokenizer::chat::start_render_thread()?;
             std::thread::Builder::new()
                 .name("link".to_owned())
                 .spawn(move || read_link(link, &sender, &shared, &output))?;

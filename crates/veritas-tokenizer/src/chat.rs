@@ -11,18 +11,21 @@ mod error;
 mod guard;
 mod json;
 pub mod limits;
+mod names;
 mod python;
 mod size;
 mod source;
 #[cfg(test)]
 mod tests;
+mod thread;
 
-use std::{io, thread};
+use std::io;
 
 pub use date::Date;
 pub use error::Error;
 use minijinja::{Environment, ErrorKind, Value};
 use serde::{Deserialize, Serialize};
+pub use thread::start_render_thread;
 
 use self::environment::{Raised, environment, strftime_now};
 use self::limits::{
@@ -96,15 +99,17 @@ impl ChatTemplate {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(Error::TemplateTooLong { found: source.len() });
         }
+        let source = source.to_owned();
+        let in_our_dialect = source::in_our_dialect(&source).into_owned();
         let compile = || {
             let mut env = environment()?;
-            env.add_template_owned(NAME, source::in_our_dialect(source).into_owned())?;
+            env.add_template_owned(NAME, in_our_dialect)?;
             Ok(env)
         };
         let syntax =
             |e: minijinja::Error| Error::Syntax { line: e.line().unwrap_or(0), message: describe(&e) };
-        let env = with_stack(COMPILE_STACK_BYTES, || compile().map_err(syntax))?;
-        Ok(Self { env, source: source.to_owned() })
+        let env = thread::with_stack(COMPILE_STACK_BYTES, move || compile().map_err(syntax))?;
+        Ok(Self { env, source })
     }
 
     /// The source, as it was given.
@@ -122,22 +127,10 @@ impl ChatTemplate {
         let for_chat = n_values as u64 * FUEL_PER_VALUE + n_bytes as u64 / BYTES_PER_FUEL;
         let fuel = (FUEL_BASE + for_chat).min(MAX_FUEL);
         let stack_bytes = RENDER_STACK_BYTES + fuel as usize * RENDER_STACK_BYTES_PER_FUEL;
-        with_stack(stack_bytes, || self.render_within(input, fuel))
-    }
-
-    fn render_within(&self, input: &ChatInput, fuel: u64) -> Result<String, Error> {
         let mut env = self.env.clone();
         env.set_fuel(Some(fuel));
-        let mut out = Limited { text: Vec::new(), full: false };
-        let rendered =
-            env.get_template(NAME).and_then(|t| t.render_captured_to(context(input), &mut out).map(drop));
-        match rendered {
-            Ok(()) => {
-                String::from_utf8(out.text).map_err(|e| Error::Render { line: 0, message: e.to_string() })
-            }
-            Err(_) if out.full => Err(Error::OutputTooLong),
-            Err(e) => Err(classify(&e, fuel)),
-        }
+        let variables = context(input);
+        thread::with_stack(stack_bytes, move || render_within(&env, variables, fuel))
     }
 
     /// Renders a chat such that no string of the messages, the tools or `extra` can become a control token.
@@ -148,28 +141,26 @@ impl ChatTemplate {
     /// *every* character that begins a control token; if the control tokens of both texts differ, the second is the
     /// answer.
     ///
+    /// A template may put a role or a key between the halves of a control token. The roles `assistant`, `developer`,
+    /// `function`, `system`, `tool` and `user`, and names that the template compares with its own, may become one so; any
+    /// other role or key is kept from it in the same way.
+    ///
     /// # Errors
-    /// As [`ChatTemplate::render`], [`Error::InvalidRole`] and [`Error::NoFreeGuard`].
+    /// As [`ChatTemplate::render`], [`Error::InvalidRole`], [`Error::NoFreeGuard`] and [`Error::TooManyNames`].
     pub fn render_guarded(&self, input: &ChatInput, controls: &[&str]) -> Result<Rendered, Error> {
         guard::render(self, input, controls)
     }
 }
 
-/// Runs `work` on a thread of its own, whose stack a hostile template cannot overflow.
-fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name("chat-template".to_owned()).stack_size(bytes);
-        match thread.spawn_scoped(scope, work) {
-            // A panic of the template engine is the template's fault as far as a caller is concerned.
-            Ok(thread) => thread.join().unwrap_or_else(|_| {
-                Err(Error::Render {
-                    line: 0,
-                    message: "the template engine failed on this template".to_owned(),
-                })
-            }),
-            Err(e) => Err(Error::NoThread { bytes, message: e.to_string() }),
-        }
-    })
+/// Renders on the thread that this runs on.
+fn render_within(env: &Environment, variables: Value, fuel: u64) -> Result<String, Error> {
+    let mut out = Limited { text: Vec::new(), full: false };
+    let rendered = env.get_template(NAME).and_then(|t| t.render_captured_to(variables, &mut out).map(drop));
+    match rendered {
+        Ok(()) => String::from_utf8(out.text).map_err(|e| Error::Render { line: 0, message: e.to_string() }),
+        Err(_) if out.full => Err(Error::OutputTooLong),
+        Err(e) => Err(classify(&e, fuel)),
+    }
 }
 
 /// The variables of a template.

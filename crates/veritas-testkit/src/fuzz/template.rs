@@ -4,20 +4,25 @@ use serde_json::json;
 use veritas_tokenizer::chat::{ChatInput, ChatTemplate, Date};
 
 /// Control tokens of the chats below.
-const CONTROLS: [&str; 5] = ["<|im_start|>", "<|im_end|>", "<s>", "[INST]", "[/INST]"];
+const CONTROLS: [&str; 6] = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "[/INST]"];
 
 /// Templates whose own control tokens are known, with what templates do to messages.
-const TEMPLATES: [&str; 5] = [
+const TEMPLATES: [&str; 7] = [
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}",
     "{{ bos_token }}{% for m in messages %}[INST] {{ m.content | trim }} [/INST]{% endfor %}",
     "{% for m in messages %}<|im_start|>{{ m.content.split('</think>')[-1] | upper }}{{ m.name }}<|im_end|>{% endfor %}",
     "{% for m in messages %}<|im_start|>{{ m.name ~ m.content | replace('a', '') }}<|im_end|>{% endfor %}",
     "<|im_start|>{{ messages | tojson }}<|im_end|>",
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'user' %}{% endif %}{{ m.content }}<|im_end|>{% endfor %}",
+    "{% for m in messages %}{% for k in m.keys %}<{{ k | trim }}>{{ m.content }}</{{ k }}>{% endfor %}<|im_end|>{% endfor %}",
 ];
 
 fn input(content: &str, name: &str) -> Option<ChatInput> {
+    let is_role_char = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let role = name.chars().filter(is_role_char).take(64).collect::<String>();
+    let role = if role.is_empty() { "user" } else { &role };
     Some(ChatInput {
-        messages: json!([{"role": "user", "content": content, "name": name}]),
+        messages: json!([{"role": role, "content": content, "name": name, "keys": {name: 1}}]),
         tools: None,
         add_generation_prompt: true,
         enable_thinking: None,
@@ -37,7 +42,8 @@ fn n_controls(text: &str) -> usize {
 }
 
 /// An even first byte: the rest is a template, which may fail but not hang or panic. An odd one picks a template of
-/// ours, and the rest is a message, which may not add a control token and loses nothing where the template cuts nothing.
+/// ours, and the rest is a message, a key and a role, which may not add a control token and lose nothing where the template
+/// cuts nothing.
 ///
 /// # Panics
 /// If a promise is broken.

@@ -12,7 +12,9 @@ pub(super) struct Controls {
     anywhere: AhoCorasick,
     /// Those that a tokenizer would find in a text: the leftmost, and of these the longest.
     leftmost_longest: AhoCorasick,
-    /// The control tokens in lower case, sorted.
+    /// The control tokens in lower case, in the order given.
+    lower: Vec<String>,
+    /// The same, sorted.
     sorted: Vec<String>,
     /// The same backwards.
     sorted_reversed: Vec<String>,
@@ -31,19 +33,35 @@ impl Controls {
         let anywhere = AhoCorasick::builder().ascii_case_insensitive(true).build(&controls).ok()?;
         let leftmost_longest =
             AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&controls).ok()?;
-        let mut sorted = controls.iter().map(|text| text.to_lowercase()).collect::<Vec<_>>();
+        let lower = controls.iter().map(|text| text.to_lowercase()).collect::<Vec<_>>();
+        let mut sorted = lower.clone();
         let mut sorted_reversed =
             sorted.iter().map(|text| text.chars().rev().collect()).collect::<Vec<String>>();
         sorted.sort();
         sorted_reversed.sort();
         let firsts = controls.iter().filter_map(|text| text.chars().next());
         let first_chars = firsts.flat_map(|c| c.to_lowercase().chain(c.to_uppercase()).chain([c])).collect();
-        Some(Self { anywhere, leftmost_longest, sorted, sorted_reversed, first_chars })
+        Some(Self { anywhere, leftmost_longest, lower, sorted, sorted_reversed, first_chars })
     }
 
     /// The control tokens that a text names, in order.
     pub(super) fn in_order(&self, text: &str) -> Vec<usize> {
         self.leftmost_longest.find_iter(text).map(|found| found.pattern().as_usize()).collect()
+    }
+
+    /// The insides of the control tokens that a text names.
+    pub(super) fn insides_of_those_in(&self, text: &str) -> Insides<'_> {
+        let named = self.in_order(text).into_iter().collect::<BTreeSet<_>>();
+        let named = named.into_iter().map(|index| self.lower[index].as_str());
+        let mut tails = Vec::new();
+        for control in named.filter(|control| control.len() <= MAX_SPLIT_CONTROL_BYTES) {
+            let mut chars = control.chars();
+            chars.next_back();
+            let but_last = chars.as_str();
+            tails.extend(but_last.char_indices().skip(1).map(|(at, _)| &but_last[at..]));
+        }
+        tails.sort_unstable();
+        Insides { tails }
     }
 
     /// Where the guard goes so that no stretch of the string is a control token or completes one.
@@ -77,6 +95,24 @@ impl Controls {
         let firsts = text.char_indices().filter(|(_, c)| self.first_chars.contains(c));
         places.extend(firsts.flat_map(|(at, c)| [at, at + c.len_utf8()]));
         places
+    }
+}
+
+/// What lies inside some control tokens: every stretch but those that begin or end one.
+pub(super) struct Insides<'a> {
+    /// Every end of a control token without its last character, sorted.
+    tails: Vec<&'a str>,
+}
+
+impl Insides<'_> {
+    /// Whether `text` lies inside one of them, in any case of letters.
+    pub(super) fn have(&self, text: &str) -> bool {
+        if text.is_empty() || text.len() > MAX_SPLIT_CONTROL_BYTES {
+            return false;
+        }
+        let text = text.to_lowercase();
+        let at = self.tails.partition_point(|tail| *tail < text.as_str());
+        self.tails.get(at).is_some_and(|tail| tail.starts_with(&text))
     }
 }
 

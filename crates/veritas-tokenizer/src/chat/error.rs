@@ -65,6 +65,9 @@ pub enum Error {
         /// The role found, cut to a line.
         found: String,
     },
+    /// Too many roles or keys of the chat lie inside control tokens and are names that the template knows.
+    #[error("the chat has too many names that could be a part of a control token: use fewer roles and keys")]
+    TooManyNames,
     /// A date that does not exist, or in another form.
     #[error("{found:?} is not a date: expected YYYY-MM-DD")]
     InvalidDate {

@@ -12,8 +12,8 @@
 //! order, the first is the answer, because it leaves alone what templates look for in messages (`<tool_response>`,
 //! `</think>`); where they differ, the second is.
 //!
-//! Roles are no strings in this sense: templates compare them and put them between the halves of a control token. They
-//! may hold nothing but the characters of a name instead.
+//! What is left are strings that a template puts between the two halves of a control token, as `'<|' + role + '|>'` and
+//! `'</' + key + '>'` do: see [`names`](super::names).
 
 use std::collections::BTreeSet;
 
@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 
 use super::controls::Controls;
 use super::limits::MAX_ROLE_CHARS;
+use super::names::{self, Name};
 use super::{ChatInput, ChatTemplate, Error, Rendered, size};
 
 /// Renders a chat with the guard where it is needed.
@@ -34,20 +35,91 @@ pub(super) fn render(
     let Some(controls) = Controls::new(controls) else {
         return Ok(Rendered { text: template.render(input)?, guard: None });
     };
-    let mut needs = Needs { controls: &controls, light: false, heavy: false };
-    needs.look_at(input);
-    if !needs.heavy && !needs.light {
-        return Ok(Rendered { text: template.render(input)?, guard: None });
-    }
-    let guard = free_guard(template.source(), input).ok_or(Error::NoFreeGuard)?;
-    let guarded = |place: &dyn Fn(&str) -> BTreeSet<usize>| {
-        let change = |text: &str| insert(text, guard, &place(text));
-        template.render(&changed(input, &change))
+    let guard = || free_guard(template.source(), input).ok_or(Error::NoFreeGuard);
+    let mut chat = Chat { template, input, controls: &controls, guard: None, level: Level::Nowhere };
+    let text = if needs_guard(input, &controls) {
+        chat.guard = Some(guard()?);
+        chat.choose_level()?
+    } else {
+        template.render(input)?
     };
-    let text = guarded(&|text| controls.light_places(text))?;
-    let strict = guarded(&|text| controls.heavy_places(text))?;
-    let same = controls.in_order(&text) == controls.in_order(&strict);
-    Ok(Rendered { text: if same { text } else { strict }, guard: Some(guard) })
+    let names = names::in_question(input, &controls.insides_of_those_in(&text));
+    if !names.is_empty() {
+        let chat = Chat { guard: Some(chat.guard.map_or_else(guard, Ok)?), ..chat };
+        if let Some(text) = names::keep_apart(&chat, &text, names)? {
+            return Ok(Rendered { text, guard: chat.guard });
+        }
+    }
+    Ok(Rendered { text, guard: chat.guard })
+}
+
+/// Where the guard goes, apart from names.
+#[derive(Debug, Clone, Copy)]
+enum Level {
+    /// Into no string.
+    Nowhere,
+    /// Where a string is, completes or begins a control token.
+    Light,
+    /// Also around every character that begins one.
+    Heavy,
+}
+
+/// A chat that is rendered with the guard in it.
+pub(super) struct Chat<'a> {
+    template: &'a ChatTemplate,
+    input: &'a ChatInput,
+    controls: &'a Controls,
+    guard: Option<char>,
+    level: Level,
+}
+
+impl Chat<'_> {
+    /// The text at the level that it needs.
+    fn choose_level(&mut self) -> Result<String, Error> {
+        self.level = Level::Light;
+        let light = self.render(&BTreeSet::new())?;
+        self.level = Level::Heavy;
+        let heavy = self.render(&BTreeSet::new())?;
+        if self.same_controls(&light, &heavy) {
+            self.level = Level::Light;
+            return Ok(light);
+        }
+        Ok(heavy)
+    }
+
+    /// The text with the guard in these names, too.
+    pub(super) fn render(&self, names: &BTreeSet<Name>) -> Result<String, Error> {
+        let Some(guard) = self.guard else { return self.template.render(self.input) };
+        let change = |name: Name| {
+            let text = name.text();
+            let mut places = match (name, self.level) {
+                (Name::Role(_), _) | (_, Level::Nowhere) => BTreeSet::new(),
+                (_, Level::Light) => self.controls.light_places(text),
+                (_, Level::Heavy) => self.controls.heavy_places(text),
+            };
+            if names.contains(&name) {
+                places.extend(self.controls.heavy_places(text));
+                places.extend(names::places(text));
+            }
+            insert(text, guard, &places)
+        };
+        self.template.render(&changed(self.input, &change))
+    }
+
+    /// Whether two texts name the same control tokens in the same order.
+    pub(super) fn same_controls(&self, text: &str, other: &str) -> bool {
+        self.controls.in_order(text) == self.controls.in_order(other)
+    }
+
+    /// A text without the guard.
+    pub(super) fn plain(&self, text: &str) -> String {
+        self.guard.map_or_else(|| text.to_owned(), |guard| text.replace(guard, ""))
+    }
+
+    /// Whether the template's source has this text in it.
+    pub(super) fn spells(&self, text: &str) -> bool {
+        self.template.source().contains(text)
+    }
 }
 
 /// Checks that every role is the name of a role.
@@ -55,72 +127,80 @@ fn check_roles(messages: &Json) -> Result<(), Error> {
     let messages = messages.as_array().ok_or(Error::MessagesNotAList)?;
     for (index, message) in messages.iter().enumerate() {
         let message = message.as_object().ok_or(Error::MessagesNotAList)?;
-        let Some(role) = message.get("role").and_then(Json::as_str) else { continue };
+        let Some(role) = message.get("role") else { continue };
         let is_name_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if role.is_empty() || role.len() > MAX_ROLE_CHARS || !role.chars().all(is_name_char) {
-            let found =
-                role.chars().take(MAX_ROLE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let is_name =
+            |role: &str| (1..=MAX_ROLE_CHARS).contains(&role.len()) && role.chars().all(is_name_char);
+        if !role.as_str().is_some_and(is_name) {
+            let found = role.as_str().map_or_else(|| role.to_string(), str::to_owned);
+            let found = found.chars().take(MAX_ROLE_CHARS);
+            let found = found.map(|c| if c.is_control() { ' ' } else { c }).collect();
             return Err(Error::InvalidRole { index, found });
         }
     }
     Ok(())
 }
 
-/// What the strings of a chat ask for.
-struct Needs<'a> {
-    controls: &'a Controls,
-    light: bool,
-    heavy: bool,
+/// Whether a string is, completes or begins a control token, or has a character that begins one.
+fn needs_guard(input: &ChatInput, controls: &Controls) -> bool {
+    let mut needs = false;
+    each_name(input, &mut |name| {
+        let is_role = matches!(name, Name::Role(_));
+        needs = needs || (!is_role && !controls.heavy_places(name.text()).is_empty());
+    });
+    needs
 }
 
-impl Needs<'_> {
-    fn look_at(&mut self, input: &ChatInput) {
-        each_text(input, &mut |text| {
-            self.light = self.light || !self.controls.light_places(text).is_empty();
-            self.heavy = self.heavy || !self.controls.heavy_places(text).is_empty();
-        });
-    }
-}
-
-/// The strings and keys of a chat that come from outside, roles apart.
-fn each_text(input: &ChatInput, look: &mut dyn FnMut(&str)) {
-    fn walk(value: &Json, look: &mut dyn FnMut(&str)) {
+/// The strings and keys of a chat that come from outside.
+pub(super) fn each_name<'a>(input: &'a ChatInput, look: &mut dyn FnMut(Name<'a>)) {
+    fn walk<'a>(value: &'a Json, look: &mut dyn FnMut(Name<'a>)) {
         match value {
-            Json::String(text) => look(text),
+            Json::String(text) => look(Name::Text(text)),
             Json::Array(items) => items.iter().for_each(|item| walk(item, look)),
             Json::Object(map) => map.iter().for_each(|(key, item)| {
-                look(key);
+                look(Name::Key(key));
                 walk(item, look);
             }),
             _ => {}
         }
     }
-    walk(&input.messages, look);
+    for message in input.messages.as_array().into_iter().flatten() {
+        for (key, item) in message.as_object().into_iter().flatten() {
+            match (key.as_str(), item) {
+                ("role", Json::String(role)) => look(Name::Role(role)),
+                _ => {
+                    look(Name::Key(key));
+                    walk(item, look);
+                }
+            }
+        }
+    }
     input.tools.iter().for_each(|tools| walk(tools, look));
     input.extra.values().for_each(|value| walk(value, look));
 }
 
-/// The chat with every string and key from outside changed, roles apart.
-fn changed(input: &ChatInput, change: &dyn Fn(&str) -> String) -> ChatInput {
-    fn walk(value: &Json, change: &dyn Fn(&str) -> String) -> Json {
+/// The chat with every string and key from outside changed.
+fn changed(input: &ChatInput, change: &dyn Fn(Name) -> String) -> ChatInput {
+    fn walk(value: &Json, change: &dyn Fn(Name) -> String) -> Json {
         match value {
-            Json::String(text) => Json::String(change(text)),
+            Json::String(text) => Json::String(change(Name::Text(text))),
             Json::Array(items) => items.iter().map(|item| walk(item, change)).collect(),
-            Json::Object(map) => {
-                Json::Object(map.iter().map(|(key, item)| (change(key), walk(item, change))).collect())
-            }
+            Json::Object(map) => Json::Object(
+                map.iter().map(|(key, item)| (change(Name::Key(key)), walk(item, change))).collect(),
+            ),
             other => other.clone(),
         }
     }
-    let mut messages = walk(&input.messages, change);
-    let originals = input.messages.as_array().into_iter().flatten();
-    for (message, original) in messages.as_array_mut().into_iter().flatten().zip(originals) {
-        if let (Some(role), Some(message)) = (original.get("role"), message.as_object_mut()) {
-            message.insert("role".to_owned(), role.clone());
-        }
-    }
+    let entry = |(key, item): (&String, &Json)| match (key.as_str(), item) {
+        ("role", Json::String(role)) => (key.clone(), Json::String(change(Name::Role(role)))),
+        _ => (change(Name::Key(key)), walk(item, change)),
+    };
+    let message = |message: &Json| match message {
+        Json::Object(map) => Json::Object(map.iter().map(entry).collect()),
+        other => walk(other, change),
+    };
     ChatInput {
-        messages,
+        messages: input.messages.as_array().into_iter().flatten().map(message).collect(),
         tools: input.tools.as_ref().map(|tools| walk(tools, change)),
         extra: input.extra.iter().map(|(key, value)| (key.clone(), walk(value, change))).collect(),
         ..input.clone()
@@ -143,7 +223,7 @@ fn insert(text: &str, guard: char, places: &BTreeSet<usize>) -> String {
 fn free_guard(template: &str, input: &ChatInput) -> Option<char> {
     let is_noncharacter = |c: char| matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
     let mut used = template.chars().filter(|&c| is_noncharacter(c)).collect::<BTreeSet<_>>();
-    each_text(input, &mut |text| used.extend(text.chars().filter(|&c| is_noncharacter(c))));
+    each_name(input, &mut |name| used.extend(name.text().chars().filter(|&c| is_noncharacter(c))));
     for text in [&input.bos_token, &input.eos_token] {
         used.extend(text.chars().filter(|&c| is_noncharacter(c)));
     }
@@ -249,6 +329,10 @@ mod tests {
         for role in ["", "user\n<|im_end|>", "a b", "<|im_end|>", &"x".repeat(65)] {
             let refused = template.render_guarded(&input(json!([{"role": role, "content": ""}])), &CONTROLS);
             assert!(matches!(refused, Err(Error::InvalidRole { index: 0, .. })), "{role:?}");
+        }
+        for role in [json!(null), json!(1), json!(["<|im_end|>"]), json!({"<|im_end|>": "<|im_end|>"})] {
+            let refused = template.render_guarded(&input(json!([{"role": role, "content": ""}])), &CONTROLS);
+            assert!(matches!(refused, Err(Error::InvalidRole { index: 0, .. })), "{role}");
         }
         let refused = template.render_guarded(&input(json!("text")), &CONTROLS);
         assert_eq!(refused, Err(Error::MessagesNotAList));

@@ -26,8 +26,9 @@ pub const FUEL_PER_VALUE: u64 = 1_000;
 /// More work per this many bytes of the chat: a template may read each character some twenty times.
 pub const BYTES_PER_FUEL: u64 = 4;
 
-/// Most work, whatever the chat.
-pub const MAX_FUEL: u64 = 4_000_000;
+/// Most work, whatever the chat: enough to read each character of the largest one twenty times and to take a hundred steps
+/// for each of 7,000 messages. More would need a stack beyond 1 GiB.
+pub const MAX_FUEL: u64 = 2_000_000;
 
 /// Stack of the thread that compiles a template. minijinja recurses over long chains such as `--------1`, which its
 /// own limit on nesting does not count: 330 to 650 bytes per level were measured, and a level takes a byte.
@@ -37,9 +38,19 @@ pub const COMPILE_STACK_BYTES: usize = 128 << 20;
 pub const RENDER_STACK_BYTES: usize = 16 << 20;
 
 /// Stack per unit of fuel. `{% set ns.x = [ns.x] %}` in a loop nests values without end, and to compare, print or drop
-/// one recurses: up to 590 bytes per level were measured, and a level takes at least one unit. The memory is reserved,
-/// and becomes real only as far as the stack grows.
-pub const RENDER_STACK_BYTES_PER_FUEL: usize = 704;
+/// one recurses: up to 450 bytes per level were measured, up to 585 in a debug build, and a level takes at least one and a
+/// half units. The memory is reserved, and becomes real only as far as the stack grows.
+pub const RENDER_STACK_BYTES_PER_FUEL: usize = 512;
+
+/// The largest stack that a template needs, 1,040,777,216 bytes. Processes that limit their address space or their data
+/// have to leave room for it.
+pub const MAX_STACK_BYTES: usize = RENDER_STACK_BYTES + MAX_FUEL as usize * RENDER_STACK_BYTES_PER_FUEL;
+
+/// Calls that wait for the thread of [`start_render_thread`](super::start_render_thread) beside the one that it works
+/// for. Further callers wait before they hand over their chat.
+pub const RENDER_THREAD_QUEUE: usize = 16;
+
+const _: () = assert!(MAX_STACK_BYTES <= 1 << 30 && COMPILE_STACK_BYTES <= MAX_STACK_BYTES);
 
 /// Depth of macro calls, blocks and recursive loops.
 pub const MAX_RECURSION: usize = 100;
@@ -49,6 +60,10 @@ pub const MAX_JSON_DEPTH: usize = 128;
 
 /// Characters of a role.
 pub const MAX_ROLE_CHARS: usize = 64;
+
+/// Renderings that may be spent on finding out which names a template knows. All published ones need a handful: about two
+/// for each known name, and they know at most ten that are not standard roles.
+pub const MAX_NAME_RENDERS: usize = 64;
 
 /// Bytes of a control token that are looked at where template text and message text could make one together. Published
 /// ones have at most 40; the bound keeps that search cheap. Whole occurrences are found whatever their length.

@@ -58,33 +58,3 @@ fn templates_render_as_jinja2_renders_them() {
     assert!(wrong.is_empty(), "{equal} equal, {} not:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!(equal, 247, "every text of the file");
 }
-
-#[test]
-fn templates_nested_without_end_do_not_overflow_the_stack() {
-    let chat = ChatInput {
-        messages: serde_json::json!([{"role": "user", "content": "Hi"}]),
-        tools: None,
-        add_generation_prompt: true,
-        enable_thinking: None,
-        bos_token: String::new(),
-        eos_token: String::new(),
-        now: Date::new(2026, 1, 2).expect("a day"),
-        extra: Default::default(),
-    };
-    let n = 60_000;
-    for source in [
-        format!("{{{{ {}1 }}}}", "-".repeat(n)),
-        format!("{{{{ {}1{} }}}}", "(".repeat(n), ")".repeat(n)),
-        format!("{{{{ {}1{} }}}}", "[".repeat(n), "]".repeat(n)),
-        format!("{{{{ {}x }}}}", "not ".repeat(n / 4)),
-        format!("{{{{ x{} }}}}", ".a".repeat(n / 2)),
-        format!("{{{{ x{} }}}}", "|e".repeat(n / 2)),
-        "{% if x %}".repeat(n / 10),
-        "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}".to_owned(),
-    ] {
-        // An error or a text: what counts is that there is an answer at all.
-        let _ = ChatTemplate::new(&source).and_then(|template| template.render(&chat));
-    }
-    let too_long = "x".repeat(MAX_TEMPLATE_BYTES + 1);
-    assert!(matches!(ChatTemplate::new(&too_long), Err(Error::TemplateTooLong { .. })));
-}
