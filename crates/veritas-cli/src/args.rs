@@ -4,12 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use veritas_base::TokenId;
-use veritas_engine::{CacheTypes, MetadataOverride, RunnerConfig};
-use veritas_kernels::CacheType;
 use veritas_proto::v1;
-use veritas_runtime::{EngineSpec, parse_cache_type};
+use veritas_runtime::{EngineSpec, parse_cache_type, parse_override};
 use veritas_sandbox::Policy;
-use veritas_simd::Isa;
 
 use crate::daemon_args::{
     AskArgs, ConfigArgs, DaemonArgs, EmbedArgs, GenerateArgs, ModelsArgs, ProbeArgs, ServeArgs,
@@ -110,6 +107,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Convert a model file to another weight type.
     Quantize(QuantizeArgs),
+    /// Look at the sandbox that models are run in.
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// Print completions for a shell.
     Completions(CompletionsArgs),
     /// Write the manual pages to a folder.
@@ -154,7 +154,8 @@ impl SandboxArgs {
                     Failure::new(Code::NotFound, message)
                 })?;
                 Policy::parse(&text).map_err(|error| {
-                    Failure::from(veritas_runtime::host::sandbox_failure(&error)).within(self.sandbox.display())
+                    Failure::from(veritas_runtime::host::sandbox_failure(&error))
+                        .within(self.sandbox.display())
                 })
             }
         }
@@ -178,11 +179,11 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) prefill_chunk: u32,
     /// How the cache stores keys: f32, f16, q8_0 or q4_0.
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = parse_cache_type)]
-    pub(crate) cache_type_k: CacheType,
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = checked_cache_type)]
+    pub(crate) cache_type_k: String,
     /// How the cache stores values: f32, f16, q8_0 or q4_0.
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = parse_cache_type)]
-    pub(crate) cache_type_v: CacheType,
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = checked_cache_type)]
+    pub(crate) cache_type_v: String,
 }
 
 impl EngineArgs {
@@ -194,26 +195,12 @@ impl EngineArgs {
             n_context: self.ctx.map(|ctx| ctx as usize),
             n_sequences,
             chunk_tokens: self.prefill_chunk as usize,
-            cache_type_k: self.cache_type_k.to_string(),
-            cache_type_v: self.cache_type_v.to_string(),
+            cache_type_k: self.cache_type_k.clone(),
+            cache_type_v: self.cache_type_v.clone(),
             ..EngineSpec::default()
         };
         spec.check()?;
         Ok(spec)
-    }
-
-    /// The configuration of a runner for `n_sequences` at once.
-    pub(crate) fn runner_config(&self, n_sequences: usize) -> Result<RunnerConfig, Failure> {
-        let defaults = RunnerConfig::default();
-        Ok(RunnerConfig {
-            isa: parse_isa(&self.isa)?,
-            n_threads: self.threads.map_or(defaults.n_threads, usize::from),
-            n_context: self.ctx.map(|ctx| ctx as usize),
-            n_sequences,
-            chunk_tokens: self.prefill_chunk as usize,
-            cache_types: CacheTypes { key: self.cache_type_k, value: self.cache_type_v },
-            ..defaults
-        })
     }
 }
 
@@ -502,9 +489,10 @@ Columns that say how far the machine is used, as shares of 1:
                 peak that was measured in this run with as many threads: of 8-bit integer products for models whose
                 matrices are quantised, of f32 products for F32, F16 and BF16
 
-load_ms runs from opening the file until the first step can begin; pages of a mapped file are read when they are first
-used, so the first warm-up pays for them. rss_peak_bytes is the most memory that the process has had so far, mapped
-pages of the model included (Linux; null elsewhere).";
+load_ms is what a user waits for until the first step can begin: the start of the worker's process, its sandbox, and the
+loading; pages of a mapped file are read when they are first used, so the first warm-up pays for them. rss_peak_bytes is
+the most memory that the worker has had by the end of the test, mapped pages of the model included (Linux; null
+elsewhere).";
 
 /// `bench`.
 #[derive(Args, Debug)]
@@ -541,11 +529,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub(crate) isa: String,
     /// How the cache stores keys: f32, f16, q8_0 or q4_0.
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = parse_cache_type)]
-    pub(crate) cache_type_k: CacheType,
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = checked_cache_type)]
+    pub(crate) cache_type_k: String,
     /// How the cache stores values: f32, f16, q8_0 or q4_0.
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = parse_cache_type)]
-    pub(crate) cache_type_v: CacheType,
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = checked_cache_type)]
+    pub(crate) cache_type_v: String,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
@@ -615,6 +603,8 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) tensors: bool,
     #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -649,6 +639,30 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) threads: Option<u16>,
     #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `sandbox`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Start a worker with a model, as in service, and try from inside to break out.
+    Test(SandboxTestArgs),
+}
+
+const SANDBOX_TEST_HELP: &str = "\
+Each row is an attempt that a worker must not succeed with: opening files, reaching a network, starting programs or
+threads, looking into other processes, exceeding its limits. A probe passes if the attempt fails with exactly the error
+that the policy expects. Exit status 0 if all pass, 1 if one does not.";
+
+/// `sandbox test`.
+#[derive(Args, Debug)]
+#[command(after_help = SANDBOX_TEST_HELP)]
+pub(crate) struct SandboxTestArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -667,11 +681,6 @@ pub(crate) struct ManArgs {
     pub(crate) folder: PathBuf,
 }
 
-/// The instruction set that `--isa` names.
-pub(crate) fn parse_isa(name: &str) -> Result<Isa, Failure> {
-    Ok(veritas_runtime::parse_isa(name)?)
-}
-
 fn parse_bias(text: &str) -> Result<(TokenId, f32), String> {
     let expected = || "expected a token id and a signed number, for example 15043+1".to_owned();
     let split = text.find(['+', '-']).ok_or_else(expected)?;
@@ -679,9 +688,14 @@ fn parse_bias(text: &str) -> Result<(TokenId, f32), String> {
     Ok((id.parse().map_err(|_| expected())?, bias.parse().map_err(|_| expected())?))
 }
 
+/// A cache type as it was given, which a worker reads again.
+fn checked_cache_type(name: &str) -> Result<String, String> {
+    parse_cache_type(name).map(|_| name.to_ascii_lowercase())
+}
+
 /// An override as it was given, which a worker reads again.
 fn checked_override(text: &str) -> Result<String, String> {
-    text.parse::<MetadataOverride>().map(|_| text.to_owned())
+    parse_override(text).map(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use veritas_runtime::Paint;
 
 use crate::args::Color;
 
@@ -24,48 +25,16 @@ pub(crate) fn asked(args: impl IntoIterator<Item = OsString>) -> Color {
     asked
 }
 
-/// How texts on stdout are set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Paint {
-    enabled: bool,
-}
-
-impl Paint {
-    /// On stdout: with [`Color::Auto`] on a terminal, unless `NO_COLOR` is set or the terminal is a dumb one.
-    pub(crate) fn stdout(color: Color) -> Self {
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let enabled = match color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb,
-        };
-        Self { enabled }
-    }
-
-    /// A heading.
-    pub(crate) fn bold(self, text: &str) -> String {
-        self.set("1", text)
-    }
-
-    /// What matters less.
-    pub(crate) fn dim(self, text: &str) -> String {
-        self.set("2", text)
-    }
-
-    /// What is in order.
-    pub(crate) fn green(self, text: &str) -> String {
-        self.set("32", text)
-    }
-
-    /// What is not.
-    pub(crate) fn red(self, text: &str) -> String {
-        self.set("31", text)
-    }
-
-    fn set(self, code: &str, text: &str) -> String {
-        if self.enabled { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
+/// How texts on stdout are set: with [`Color::Auto`] in colour on a terminal, unless `NO_COLOR` is set or the terminal is
+/// a dumb one.
+pub(crate) fn stdout(color: Color) -> Paint {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    Paint::new(match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb,
+    })
 }
 
 #[cfg(test)]

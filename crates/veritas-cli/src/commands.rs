@@ -14,6 +14,7 @@ pub(crate) mod perplexity;
 pub(crate) mod probe;
 pub(crate) mod quantize;
 pub(crate) mod run;
+pub(crate) mod sandbox;
 pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod status;

@@ -27,6 +27,13 @@ pub(crate) fn install() -> Result<(), Failure> {
     .map_err(|error| Failure::new(Code::Internal, format!("cannot listen for interrupts: {error}")))
 }
 
+/// From now on, an interrupt ends the process: for commands that have nothing to finish.
+pub(crate) fn install_ending() -> Result<(), Failure> {
+    install()?;
+    on_request(|| std::process::exit(EXIT_INTERRUPTED));
+    Ok(())
+}
+
 /// From now on an interrupt calls `hook`, on a thread of its own: to cancel what this one waits for. If there was one
 /// already, it is called at once.
 pub(crate) fn on_request(mut hook: impl FnMut() + Send + 'static) {

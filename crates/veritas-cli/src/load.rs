@@ -67,7 +67,9 @@ impl Served<'_> {
         finish.effective = Some(v1::Effective {
             isa: self.loaded.isa.clone(),
             threads: self.loaded.threads as u32,
-            sandbox: layers.map(|(layer, state, _)| (layer.name().to_owned(), state.name().to_owned())).collect(),
+            sandbox: layers
+                .map(|(layer, state, _)| (layer.name().to_owned(), state.name().to_owned()))
+                .collect(),
         });
     }
 
@@ -113,11 +115,3 @@ impl Served<'_> {
 fn malformed(error: veritas_proto::Error) -> Failure {
     Failure::new(Code::Internal, error.to_string())
 }
-// SHIM-BEGIN
-pub(crate) struct OldLoaded { pub(crate) model: std::sync::Arc<veritas_engine::Model> }
-pub(crate) fn open_files(args: &ModelArgs) -> Result<veritas_engine::ModelFiles, Failure> {
-    let o: Vec<veritas_engine::MetadataOverride> = args.override_kv.iter().map(|t| t.parse().unwrap()).collect();
-    match &args.model { None => Ok(veritas_engine::ModelFiles::built_in(BUILT_IN, &o)?), Some(p) => Ok(veritas_engine::ModelFiles::open(p, &o)?) }
-}
-pub(crate) fn load(args: &ModelArgs, _q: bool) -> Result<OldLoaded, Failure> { Ok(OldLoaded { model: std::sync::Arc::new(veritas_engine::Model::new(open_files(args)?)?) }) }
-// SHIM-END

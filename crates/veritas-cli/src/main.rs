@@ -8,20 +8,22 @@ mod answer;
 mod args;
 mod color;
 mod commands;
+mod confined;
 mod daemon_args;
 mod failure;
 mod interrupt;
 mod load;
 mod prompt;
 mod report;
+mod screen;
 mod terminal;
+mod unfinished;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::args::{Cli, Command};
-use crate::color::Paint;
+use crate::args::{Cli, Command, SandboxCommand};
 use crate::failure::{Code, Failure};
 
 fn main() -> ExitCode {
@@ -78,8 +80,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tokenize(args) => commands::tokenize::tokenize(&args),
         Command::Detokenize(args) => commands::tokenize::detokenize(&args),
         Command::Template(args) => commands::template::run(&args),
-        Command::Inspect(args) => commands::inspect::run(&args, Paint::stdout(cli.color)),
+        Command::Inspect(args) => commands::inspect::run(&args, color::stdout(cli.color)),
         Command::Quantize(args) => commands::quantize::run(&args),
+        Command::Sandbox(SandboxCommand::Test(args)) => {
+            commands::sandbox::run(&args, color::stdout(cli.color))
+        }
         Command::Completions(args) => commands::shell::completions(&args),
         Command::Man(args) => commands::shell::man(&args),
     }

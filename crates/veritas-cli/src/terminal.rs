@@ -5,10 +5,24 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use veritas_runtime::harmless;
+use veritas_runtime::link::Progress;
 
-/// Writes one line to stderr. If nobody reads it, there is nobody to tell.
+/// Writes a line, or several, to stderr. If nobody reads it, there is nobody to tell.
+///
+/// A worker may have said a part of it, and a worker may be an enemy's by then, so that it cannot command a terminal.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let lines = line.to_string();
+    for line in lines.split('\n') {
+        let _ = writeln!(std::io::stderr(), "{}", harmless(line));
+    }
+}
+
+/// Shows how far a worker is.
+pub(crate) fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
+    bar.set_message(harmless(&progress.message));
 }
 
 /// A progress bar over `total` units, which shows nothing unless stderr is a terminal and `quiet` is off.

@@ -35,12 +35,14 @@ fn request(text: &str, n: u32) -> v1::GenerateRequest {
 fn sixty_four_clients_get_the_answers_that_they_get_alone() {
     let daemon = Daemon::start(&[]);
     let alone = (0..8).map(|k| {
-        let args = [&["run", "--json", "--model", MODEL][..], &ask(k).each_ref().map(String::as_str)].concat();
+        let flags = ask(k);
+        let args = [&["run", "--json", "--model", MODEL][..], &flags.each_ref().map(String::as_str)].concat();
         veritas(&args, b"").json()
     });
     let alone = alone.collect::<Vec<_>>();
     let clients = (0..64).map(|k| {
-        let args = [&["generate", "--json"][..], &ask(k % 8).each_ref().map(String::as_str)].concat();
+        let flags = ask(k % 8);
+        let args = [&["generate", "--json"][..], &flags.each_ref().map(String::as_str)].concat();
         (k % 8, daemon.spawn(&args))
     });
     for (k, client) in clients.collect::<Vec<_>>() {

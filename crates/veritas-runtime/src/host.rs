@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use veritas_base::{Sha256Digest, Sha256Hasher};
@@ -17,11 +18,19 @@ use crate::link::{
 };
 use crate::spec::ModelSpec;
 
+pub use veritas_engine::part_paths;
+
 /// Bytes that are hashed between two calls of a progress function, and read at once.
 const HASH_STEP_BYTES: usize = 4 << 20;
 
 /// Bytes that are read from a worker at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// How long a worker that has closed its connection may take to end by itself, so that its exit says why.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// How often its end is looked for meanwhile.
+const END_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A model's files, opened by name and not read: this process never parses a model.
 #[derive(Debug)]
@@ -51,7 +60,7 @@ impl OpenModel {
         }
         let mut files = Vec::new();
         let mut bytes = 0_u64;
-        for part in veritas_engine::part_paths(path) {
+        for part in part_paths(path) {
             let file = open_regular(&part)?;
             bytes = bytes.saturating_add(file.metadata()?.len());
             files.push(file);
@@ -63,7 +72,10 @@ impl OpenModel {
     pub fn spec(&self, overrides: &[String]) -> ModelSpec {
         ModelSpec {
             built_in: self.path.is_none(),
-            name: self.path.as_ref().map_or_else(|| "the built-in model".to_owned(), |p| p.display().to_string()),
+            name: self
+                .path
+                .as_ref()
+                .map_or_else(|| "the built-in model".to_owned(), |p| p.display().to_string()),
             overrides: overrides.to_vec(),
         }
     }
@@ -191,8 +203,10 @@ impl Launch<'_, '_> {
 pub fn sandbox_failure(error: &veritas_sandbox::Error) -> Failure {
     match error {
         veritas_sandbox::Error::Unsupported { .. } => Failure::new(Code::Forbidden, error.to_string()),
-        veritas_sandbox::Error::Required { .. } | veritas_sandbox::Error::NotInForce { .. } => Failure::new(Code::Forbidden, error.to_string())
-            .hint("the policy requires it; `--sandbox default` requires what every kernel has"),
+        veritas_sandbox::Error::Required { .. } | veritas_sandbox::Error::NotInForce { .. } => {
+            Failure::new(Code::Forbidden, error.to_string())
+                .hint("the policy requires it; `--sandbox default` requires what every kernel has")
+        }
         veritas_sandbox::Error::Policy { .. } => Failure::new(Code::Config, error.to_string()),
         _ => Failure::internal(error.to_string()),
     }
@@ -252,8 +266,14 @@ impl<'m> Confined<'m> {
         job: ServeJob,
         policy: &Policy,
     ) -> Result<(Self, Loaded), Failure> {
-        let launch =
-            Launch { model, overrides, others: Vec::new(), job: Job::Serve(job), policy, limits: Limits::default() };
+        let launch = Launch {
+            model,
+            overrides,
+            others: Vec::new(),
+            job: Job::Serve(job),
+            policy,
+            limits: Limits::default(),
+        };
         let mut confined = Self::start(launch)?;
         let loaded = decode_json(&confined.done(&mut std::io::sink(), &mut |_| {})?)?;
         Ok((confined, loaded))
@@ -312,6 +332,21 @@ impl<'m> Confined<'m> {
         })
     }
 
+    /// Ends the worker, from another thread, while this one waits for it.
+    ///
+    /// # Errors
+    /// If the system has no descriptors left.
+    pub fn ender(&self) -> Result<impl FnMut() + Send + use<>, Failure> {
+        let socket = self.socket.try_clone()?;
+        // The worker ends with its connection; one that does not is killed by whoever waits for it.
+        Ok(move || hang_up(&socket))
+    }
+
+    /// The worker's process, as this system sees it.
+    pub fn pid(&self) -> u32 {
+        self.worker.pid()
+    }
+
     fn send(&mut self, frames: &[u8]) -> Result<(), Failure> {
         match self.socket.write_all(frames) {
             Ok(()) => Ok(()),
@@ -338,7 +373,9 @@ impl<'m> Confined<'m> {
                     Ok(0) => return Err(self.lost()),
                     Ok(n) => self.decoder.push(&buffer[..n]),
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(self.lost()),
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                        return Err(self.lost());
+                    }
                     Err(error) => return Err(error.into()),
                 },
             }
@@ -346,13 +383,39 @@ impl<'m> Confined<'m> {
     }
 
     fn lost(&mut self) -> Failure {
-        match self.worker.wait() {
-            Ok(exit) => death(exit, self.panic.as_ref(), self.model),
-            Err(error) => sandbox_failure(&error),
+        let deadline = Instant::now() + END_TIME;
+        loop {
+            match self.worker.try_wait() {
+                Ok(Some(exit)) => return death(exit, self.panic.as_ref(), self.model),
+                // It has closed the connection and lives: it may not do so without a supervisor.
+                Ok(None) if Instant::now() >= deadline => self.worker.kill(),
+                Ok(None) => {}
+                Err(error) => return sandbox_failure(&error),
+            }
+            std::thread::sleep(END_INTERVAL);
         }
     }
 
     fn unexpected(&self, frame: &Frame) -> Failure {
         Failure::internal(format!("the worker sent {}, which is not due", frame.kind))
     }
+}
+
+#[cfg(unix)]
+fn hang_up(socket: &veritas_sandbox::Socket) {
+    // One that is closed already has ended the worker.
+    let _ = socket.shutdown(std::net::Shutdown::Both);
+}
+
+/// There are no workers on this platform yet.
+#[cfg(windows)]
+fn hang_up(_socket: &veritas_sandbox::Socket) {}
+
+/// The most memory that a process has had so far, mapped pages of its model among it; `None` where the system does not
+/// say.
+pub fn rss_peak_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }

@@ -3,7 +3,13 @@
 //! A job gets open files and thread teams, writes its output through [`Context::out`], and returns a result in JSON.
 //! The command line prints what comes.
 
+mod bench;
+mod inspect;
+mod logits;
+mod perplexity;
 mod probe;
+mod quantize;
+mod template;
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +22,13 @@ use veritas_engine::ModelFiles;
 use veritas_kernels::Team;
 use veritas_proto::{Kind, encode_body};
 
+pub use bench::{BenchJob, BenchRow, BenchTest};
+pub use inspect::InspectJob;
+pub use logits::{LogitsJob, WrittenTensor};
+pub use perplexity::{PerplexityJob, PerplexityResult};
 pub(crate) use probe::probe;
+pub use quantize::{ImportanceFile, QuantizeJob, QuantizeResult, QuantizedKind};
+pub use template::TemplateJob;
 
 use crate::failure::Failure;
 use crate::link::{OUTPUT_BYTES, Progress};
@@ -33,6 +45,18 @@ pub enum Job {
     Serve(ServeJob),
     /// Try to break out of the sandbox.
     Probe,
+    /// Show what a file holds.
+    Inspect(InspectJob),
+    /// Convert a file to another weight type.
+    Quantize(QuantizeJob),
+    /// Compute logits.
+    Logits(LogitsJob),
+    /// Score a text.
+    Perplexity(PerplexityJob),
+    /// Measure speeds.
+    Bench(BenchJob),
+    /// Render a chat template.
+    Template(TemplateJob),
 }
 
 /// Answer requests.
@@ -47,7 +71,16 @@ impl Job {
     pub fn teams(&self) -> Vec<usize> {
         match self {
             Self::Serve(job) => job.engine.iter().map(EngineSpec::n_threads).collect(),
-            Self::Probe => Vec::new(),
+            Self::Quantize(job) => vec![job.threads],
+            Self::Logits(job) => vec![job.engine.n_threads()],
+            Self::Perplexity(job) => vec![job.engine.n_threads()],
+            Self::Bench(job) => {
+                let mut sizes = job.threads.clone();
+                sizes.sort_unstable();
+                sizes.dedup();
+                sizes
+            }
+            Self::Probe | Self::Inspect(_) | Self::Template(_) => Vec::new(),
         }
     }
 }
@@ -82,16 +115,27 @@ impl Context<'_> {
 }
 
 /// Runs any job but [`Job::Serve`] and [`Job::Probe`], which have their own ways.
-pub(crate) fn run(job: &Job, _context: &mut Context<'_>) -> Result<Value, Failure> {
+pub(crate) fn run(job: &Job, context: &mut Context<'_>) -> Result<Value, Failure> {
     match job {
         Job::Serve(_) | Job::Probe => Err(Failure::internal("this job is run by the worker itself")),
+        Job::Inspect(job) => inspect::run(job, context).map(|()| Value::Null),
+        Job::Template(job) => template::run(job, context).map(|()| Value::Null),
+        Job::Quantize(job) => as_json(&quantize::run(job, context)?),
+        Job::Logits(job) => as_json(&logits::run(job, context)?),
+        Job::Perplexity(job) => as_json(&perplexity::run(job, context)?),
+        Job::Bench(job) => as_json(&bench::run(job, context)?),
     }
+}
+
+fn as_json(result: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(result).map_err(|error| Failure::internal(error.to_string()))
 }
 
 /// The team of `n_threads` threads that was started for a job.
 pub(crate) fn team_of(teams: &[Arc<Team>], n_threads: usize) -> Result<Arc<Team>, Failure> {
     let team = teams.iter().find(|team| team.n_threads() == n_threads.max(1));
-    team.map(Arc::clone).ok_or_else(|| Failure::internal(format!("no team of {n_threads} threads was started")))
+    team.map(Arc::clone)
+        .ok_or_else(|| Failure::internal(format!("no team of {n_threads} threads was started")))
 }
 
 /// Sends what is written in pieces.
@@ -124,9 +168,13 @@ impl Reporter<'_> {
         let is_due = self.last.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
         if is_due || done >= total {
             self.last = Some(Instant::now());
-            let progress = Progress { done, total, message: message() };
-            // A supervisor that is gone needs no report.
-            let _ = self.output.json(Kind::WORKER_PROGRESS, 0, &progress);
+            self.report_now(done, total, message());
         }
+    }
+
+    /// Reports however short it is since the last report.
+    pub(crate) fn report_now(&self, done: u64, total: u64, message: String) {
+        // A supervisor that is gone needs no report.
+        let _ = self.output.json(Kind::WORKER_PROGRESS, 0, &Progress { done, total, message });
     }
 }

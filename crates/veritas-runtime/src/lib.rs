@@ -14,7 +14,11 @@ pub mod link;
 pub mod worker;
 
 mod failure;
+mod quantity;
 mod spec;
+mod text;
 
 pub use failure::{Code, Failure};
-pub use spec::{EngineSpec, ModelSpec, available_threads, parse_cache_type, parse_isa};
+pub use quantity::{short_bytes, short_count};
+pub use spec::{EngineSpec, ModelSpec, available_threads, parse_cache_type, parse_isa, parse_override};
+pub use text::{Paint, harmless, json_line};

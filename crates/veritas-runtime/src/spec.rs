@@ -27,8 +27,8 @@ impl ModelSpec {
     /// # Errors
     /// What is wrong with an override or a file.
     pub fn open(&self, files: &[std::fs::File], built_in: &'static [u8]) -> Result<ModelFiles, Failure> {
-        let overrides = self.overrides.iter().map(|text| text.parse().map_err(Failure::usage));
-        let overrides = overrides.collect::<Result<Vec<MetadataOverride>, _>>()?;
+        let overrides = self.overrides.iter().map(|text| parse_override(text).map_err(Failure::usage));
+        let overrides = overrides.collect::<Result<Vec<_>, _>>()?;
         if self.built_in {
             return Ok(ModelFiles::built_in(built_in, &overrides)?);
         }
@@ -141,6 +141,14 @@ pub fn parse_isa(name: &str) -> Result<Isa, Failure> {
         return Err(Failure::usage(message).hint(format!("the best level here is {}", Isa::detect())));
     }
     Ok(isa)
+}
+
+/// The change of the metadata that `--override-kv` describes.
+///
+/// # Errors
+/// What would be accepted.
+pub fn parse_override(text: &str) -> Result<MetadataOverride, String> {
+    text.parse()
 }
 
 /// The cache type that `--cache-type-k` and `--cache-type-v` name.

@@ -26,6 +26,8 @@ use crate::failure::Failure;
 use crate::jobs::{self, Context, Job};
 use crate::link::{BODY_BYTES_MAX, Order, Panic, Start, Started, decode_json, encode_json};
 pub(crate) use output::Output;
+pub(crate) use prompt::token_text;
+pub use prompt::{date, date_of};
 use serve::{Pulse, Service};
 
 /// Bytes that are read from the supervisor at once.
@@ -95,9 +97,8 @@ fn work(
             Ok(start.teams.iter().map(|&n| Arc::new(Team::new(n))).collect())
         }
     };
-    let (teams, report) =
-        veritas_sandbox::confine(&start.policy, &start.limits, &start.facts, threads)
-            .map_err(confinement_failed)?;
+    let (teams, report) = veritas_sandbox::confine(&start.policy, &start.limits, &start.facts, threads)
+        .map_err(confinement_failed)?;
     output.json(Kind::WORKER_STARTED, 0, &Started { report })?;
     let Ok(Incoming::Order(order)) = incoming.recv() else { return Ok(()) };
     if order.n_model_files > files.len() {

@@ -58,8 +58,3 @@ pub(crate) fn check_date(text: Option<&str>) -> Result<(), Failure> {
         .map(drop)
         .map_err(|error| Failure::from(error).hint("write it as 2026-01-02"))
 }
-// SHIM-BEGIN
-pub(crate) fn today() -> veritas_tokenizer::chat::Date { veritas_tokenizer::chat::Date::from_unix_seconds(0).unwrap() }
-pub(crate) fn parse_date(text: &str) -> Result<veritas_tokenizer::chat::Date, Failure> { Ok(text.parse()?) }
-pub(crate) fn token_text(tokenizer: &veritas_tokenizer::Tokenizer, id: Option<u32>) -> String { id.and_then(|id| tokenizer.token_text(id).ok()).unwrap_or_default().to_owned() }
-// SHIM-END

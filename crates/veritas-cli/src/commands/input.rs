@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::failure::{Code, Failure};
 
 /// Bytes of a text or of a line: beyond what a tokenizer takes, so that the limit that users meet is that one.
-const TEXT_BYTES_MAX: u64 = 256 << 20;
+const TEXT_BYTES_MAX: u64 = 128 << 20;
 
 /// All of stdin as text, exactly as it was sent.
 pub(crate) fn stdin_text() -> Result<String, Failure> {
@@ -44,8 +44,13 @@ pub(crate) fn each_stdin_line(
 
 /// A text file.
 pub(crate) fn file_text(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::new(Code::NotFound, format!("{}: {error}", path.display())))?;
+    let not_read = |error| Failure::new(Code::NotFound, format!("{}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(not_read)?;
+    file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(not_read)?;
+    if bytes.len() as u64 > TEXT_BYTES_MAX {
+        return Err(Failure::usage(format!("{} holds more than {TEXT_BYTES_MAX} bytes", path.display())));
+    }
     utf8(bytes, &path.display().to_string())
 }
 

@@ -1,46 +1,42 @@
 //! `perplexity`: how well a model predicts a text.
 
+use std::fs::File;
 use std::io::Write;
 
-use serde_json::json;
-use veritas_engine::perplexity;
-use veritas_tokenizer::EncodeOptions;
+use veritas_runtime::jobs::{Job, PerplexityJob};
+use veritas_runtime::{Code, json_line};
 
 use crate::args::PerplexityArgs;
-use crate::failure::{Code, Failure};
-use crate::load::load;
-use crate::terminal;
-
-/// Tokens of a chunk where the user asks for no other number: the convention of published figures.
-const DEFAULT_CHUNK_TOKENS: usize = 512;
+use crate::confined::{Working, launch};
+use crate::failure::Failure;
+use crate::load::open_model;
+use crate::{interrupt, terminal};
 
 pub(crate) fn run(args: &PerplexityArgs) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(&args.file)
-        .map_err(|error| Failure::new(Code::NotFound, format!("{}: {error}", args.file.display())))?;
-    let loaded = load(&args.model, args.output.quiet)?;
-    let tokens =
-        loaded.model.tokenizer().encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
-    let mut config = args.engine.runner_config(1)?;
-    config.n_context = config.n_context.or(Some(DEFAULT_CHUNK_TOKENS.min(loaded.model.plan().n_context)));
+    interrupt::install()?;
+    let text_name = args.file.display().to_string();
+    let not_found = |error| Failure::new(Code::NotFound, format!("{text_name}: {error}"));
+    // It is handed over as it is: a pipe will do.
+    let text = File::open(&args.file).map_err(not_found)?;
+    let policy = args.model.sandbox.policy()?;
+    let model = open_model(&args.model)?;
+    let job = Job::Perplexity(PerplexityJob { text_name, engine: args.engine.spec(1)? });
+    let mut launch = launch(&model, &args.model.override_kv, job, &policy);
+    launch.others.push(text);
     let bar = terminal::progress_bar(1, "chunks", args.output.quiet);
-    let result = perplexity(&loaded.model, &config, &tokens, &mut |done, n_chunks, so_far| {
-        bar.set_length(n_chunks as u64);
-        bar.set_position(done as u64);
-        bar.set_message(format!("PPL {:.4}", so_far.perplexity));
-    })?;
+    let result =
+        Working::start(launch, args.output.verbose)?.finish(&mut std::io::sink(), &mut |progress| {
+            terminal::show(&bar, &progress);
+        })?;
     bar.finish_and_clear();
     let mut stdout = std::io::stdout().lock();
     if args.output.json {
-        let report = json!({
-            "tokens": result.n_tokens,
-            "nll_mean": result.nll_mean,
-            "perplexity": result.perplexity,
-            "stderr": result.stderr,
-        });
-        writeln!(stdout, "{report}")?;
+        writeln!(stdout, "{}", json_line(&result))?;
     } else {
-        let (perplexity, stderr) = (result.perplexity, result.stderr);
-        writeln!(stdout, "perplexity {perplexity:.4} ± {stderr:.4} over {} tokens", result.n_tokens)?;
+        let number = |key: &str| result[key].as_f64().unwrap_or(f64::INFINITY);
+        let n_tokens = result["tokens"].as_u64().unwrap_or(0);
+        let (perplexity, stderr) = (number("perplexity"), number("stderr"));
+        writeln!(stdout, "perplexity {perplexity:.4} ± {stderr:.4} over {n_tokens} tokens")?;
     }
     Ok(())
 }

@@ -70,7 +70,9 @@ impl Texts {
         let sampling = sampling::apply(self.defaults.clone(), sampling)?;
         let prompt = match &wire.prompt {
             Some(v1::generate_request::Prompt::Ids(ids)) => ids.ids.clone(),
-            Some(v1::generate_request::Prompt::Text(text)) => self.encode_text(&text.text, text.parse_special)?,
+            Some(v1::generate_request::Prompt::Text(text)) => {
+                self.encode_text(&text.text, text.parse_special)?
+            }
             Some(v1::generate_request::Prompt::Chat(chat)) => self.encode_chat(chat, &wire.now)?,
             None => return Err(Failure::usage("the request has no prompt")),
         };
@@ -148,11 +150,19 @@ pub(crate) fn token_text(tokenizer: &Tokenizer, id: Option<TokenId>) -> String {
 ///
 /// # Errors
 /// If it is no date.
-fn date(text: &str) -> Result<Date, Failure> {
+pub fn date(text: &str) -> Result<Date, Failure> {
     if text.is_empty() {
         // A clock before 1970 or after 9999 is wrong; the first day of its count is as good as any other.
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         return Ok(Date::from_unix_seconds(seconds).or_else(|_| Date::from_unix_seconds(0))?);
     }
+    date_of(text)
+}
+
+/// Reads a date such as `2026-01-02`.
+///
+/// # Errors
+/// If it is no date.
+pub fn date_of(text: &str) -> Result<Date, Failure> {
     text.parse().map_err(|error| Failure::from(error).hint("write it as 2026-01-02"))
 }
