@@ -1,6 +1,6 @@
 //! The daemon's configuration: flags over the environment over `veritas-sdr.toml` over the defaults.
 //!
-//! Every setting is one line of [`keys::KEYS`]: its name, its bounds, its variable, its flag, what it means. Reading,
+//! Every setting is one entry of [`keys()`]: its name, its bounds, its variable, its flag, what it means. Reading,
 //! the JSON Schema, the tables of the documentation, the example file and the list of what a reload applies all come
 //! from that one list. The environment and the flags are passed in, so that nothing here depends on the process;
 //! [`load`] reads the file and nothing else.

@@ -1,5 +1,5 @@
 //! The bounds of the configuration, each with its reason. The bounds of single settings stand in their lines of
-//! [`super::keys::KEYS`].
+//! `keys.rs`.
 
 /// Bytes of the file: some thousand models.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
