@@ -37,11 +37,6 @@ impl Answers {
         Ok(())
     }
 
-    /// The text of the first answer so far.
-    pub(crate) fn text(&self) -> &str {
-        &self.choices[0].text
-    }
-
     /// Adds to the end of a request what the deltas carried.
     pub(crate) fn complete(self, mut finish: v1::Finish) -> v1::Finish {
         let ends = std::mem::take(&mut finish.choices);
@@ -142,7 +137,8 @@ pub(crate) fn print_text(finish: &v1::Finish, streamed: bool, quiet: bool) -> Re
         }
     }
     if !quiet {
-        let speed = |speed: Option<f64>| speed.map_or("–".to_owned(), |speed| format!("{speed:.1} tokens/s"));
+        let speed =
+            |speed: Option<f64>| speed.map_or("–".to_owned(), |speed| format!("{speed:.1} tokens/s"));
         let (usage, timings) = (finish.usage.unwrap_or_default(), finish.timings.unwrap_or_default());
         terminal::say(format_args!(
             "prompt: {} tokens, {}; answer: {} tokens, {}; first token after {}; seed {}",

@@ -46,7 +46,8 @@ impl DaemonArgs {
     }
 
     fn token(&self) -> Result<Option<Token>, Failure> {
-        let file = self.token_file.clone().or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from));
+        let file =
+            self.token_file.clone().or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from));
         if let Some(path) = file {
             return Ok(Some(Token::read(&path)?.token));
         }

@@ -123,29 +123,12 @@ impl From<veritas_ipc::Error> for Failure {
                 let code = Code::from_wire(error.code().into());
                 let failure = Self::new(code, error.to_string());
                 match code {
-                    Code::Unreachable => failure.hint("`veritas-sdr serve` starts a daemon; --socket names its socket"),
+                    Code::Unreachable => {
+                        failure.hint("`veritas-sdr serve` starts a daemon; --socket names its socket")
+                    }
                     _ => failure,
                 }
             }
         }
     }
 }
-
-macro_rules! as_of_the_runtime {
-    ($($error:ty),*) => {
-        $(impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                veritas_runtime::Failure::from(error).into()
-            }
-        })*
-    };
-}
-
-as_of_the_runtime!(
-    veritas_engine::Error,
-    veritas_gguf::Error,
-    veritas_tokenizer::Error,
-    veritas_tokenizer::chat::Error,
-    veritas_quant::Error,
-    veritas_engine::sampler::Error
-);

@@ -227,7 +227,8 @@ async fn wait_until_started(shell: &Shell, notifier: &Notifier) -> Result<(), Fa
                     Phase::Loading | Phase::Restarting => still_loading = Some(name.clone()),
                     Phase::Failed | Phase::Quarantined => {
                         let failure = model.reason.clone();
-                        let failure = failure.unwrap_or_else(|| Failure::internal("the model was not loaded"));
+                        let failure =
+                            failure.unwrap_or_else(|| Failure::internal("the model was not loaded"));
                         return Err(failure.within(format_args!("model {name}")));
                     }
                 }

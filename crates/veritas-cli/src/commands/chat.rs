@@ -261,8 +261,9 @@ impl Chat<'_, '_> {
             Ok(())
         });
         let finish = finish.map_err(|failure| match failure.code() {
-            Code::ContextExceeded => failure
-                .hint("/reset forgets the conversation; --ctx makes room where the model has it"),
+            Code::ContextExceeded => {
+                failure.hint("/reset forgets the conversation; --ctx makes room where the model has it")
+            }
             _ => failure,
         })?;
         let reason = finish.choices[0].finish_reason();

@@ -54,7 +54,6 @@ impl Conversation {
 /// Refuses what is no date such as `2026-01-02`.
 pub(crate) fn check_date(text: Option<&str>) -> Result<(), Failure> {
     let Some(text) = text else { return Ok(()) };
-    text.parse::<veritas_tokenizer::chat::Date>()
-        .map(drop)
-        .map_err(|error| Failure::from(error).hint("write it as 2026-01-02"))
+    veritas_runtime::worker::date_of(text)?;
+    Ok(())
 }

@@ -34,7 +34,12 @@ pub(crate) fn health(args: &ProbeArgs) -> Result<(), Failure> {
     let reply = ask(args, &v1::HealthRequest {})?;
     let mut text = format!("{}\n", if reply.healthy { "healthy" } else { "not healthy" });
     for check in &reply.checks {
-        text.push_str(&format!("{:4} {}: {}\n", if check.ok { "ok" } else { "FAIL" }, check.name, check.detail));
+        text.push_str(&format!(
+            "{:4} {}: {}\n",
+            if check.ok { "ok" } else { "FAIL" },
+            check.name,
+            check.detail
+        ));
     }
     for model in &reply.models {
         for (layer, state) in model.worker.iter().flat_map(|worker| &worker.sandbox) {

@@ -11,7 +11,10 @@ use {
 
 #[cfg(not(unix))]
 pub(crate) fn run(_args: &ServeArgs) -> Result<(), Failure> {
-    Err(Failure::new(Code::Config, "there is no daemon for this system yet: it needs named pipes and a sandbox"))
+    Err(Failure::new(
+        Code::Config,
+        "there is no daemon for this system yet: it needs named pipes and a sandbox",
+    ))
 }
 
 #[cfg(unix)]

@@ -37,7 +37,7 @@ impl Talk<'_> {
             served.describe();
         }
         if !served.loaded.has_chat_template {
-            return Err(Failure::from(veritas_engine::Error::NoChatTemplate)
+            return Err(Failure::usage("the model has no chat template")
                 .hint("`veritas-sdr run --raw` continues a text"));
         }
         work(&mut Talk::Worker(Box::new(served), 1))

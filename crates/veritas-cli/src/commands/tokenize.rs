@@ -7,7 +7,7 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::json;
 use veritas_base::TokenId;
-use veritas_proto::{Kind, Message, v1};
+use veritas_proto::{Kind, Message, Name, v1};
 use veritas_runtime::Failure as RuntimeFailure;
 use veritas_runtime::host::Confined;
 use veritas_runtime::jobs::ServeJob;
@@ -115,7 +115,7 @@ impl Vocabulary<'_> {
         Ok(reply.text)
     }
 
-    fn ask<R: Message + Default>(
+    fn ask<R: Name + Default>(
         &mut self,
         kind: Kind,
         request: &impl Message,

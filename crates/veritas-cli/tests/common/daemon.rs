@@ -14,7 +14,8 @@ use veritas_ipc::blocking::Client;
 use crate::common::{Outcome, folder, in_folder, veritas};
 
 /// The model that every daemon serves: the one that is built into the binary, as a file.
-pub(crate) const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/demo-model/veritas-demo.gguf");
+pub(crate) const MODEL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/demo-model/veritas-demo.gguf");
 
 const BINARY: &str = env!("CARGO_BIN_EXE_veritas-sdr");
 
@@ -77,7 +78,11 @@ impl Daemon {
         let start = Instant::now();
         while self.run(&[&["ready"][..], flags].concat()).code != Some(0) {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && start.elapsed() < PATIENCE, "it does not serve: {ended:?}\n{}", self.log());
+            assert!(
+                ended.is_none() && start.elapsed() < PATIENCE,
+                "it does not serve: {ended:?}\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -113,7 +118,8 @@ impl Daemon {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let options = ClientOptions { name: "test".to_owned(), timeout: Some(PATIENCE), ..ClientOptions::default() };
+        let options =
+            ClientOptions { name: "test".to_owned(), timeout: Some(PATIENCE), ..ClientOptions::default() };
         Client::connect(Path::new(&self.socket), &options).unwrap()
     }
 
@@ -207,8 +213,10 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// The flags of one of several different requests.
 pub(crate) fn ask(k: usize) -> [String; 10] {
-    let prompts = ["Once upon a time", "In a little village", "Mira was a brave cat", "There was a golden hat"];
+    let prompts =
+        ["Once upon a time", "In a little village", "Mira was a brave cat", "There was a golden hat"];
     let (seed, n) = (k.to_string(), (20 + k * 5).to_string());
-    let flags = ["--raw", prompts[k % prompts.len()], "--seed", &seed, "--temp", "0.9", "-n", &n, "--logprobs", "1"];
+    let flags =
+        ["--raw", prompts[k % prompts.len()], "--seed", &seed, "--temp", "0.9", "-n", &n, "--logprobs", "1"];
     flags.map(str::to_owned)
 }

@@ -139,7 +139,8 @@ fn answer_when_settled(shell: &Rc<Shell>, key: SessionKey, id: u64, name: String
             }
             Some(model) => {
                 let reason = model.reason.clone();
-                let failure = reason.unwrap_or_else(|| Failure::new(Code::Internal, "the model was not loaded"));
+                let failure =
+                    reason.unwrap_or_else(|| Failure::new(Code::Internal, "the model was not loaded"));
                 core.reply_failure(key, id, &failure);
             }
             None => core.reply_failure(key, id, &no_such_model(&name)),

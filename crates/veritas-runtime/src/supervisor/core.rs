@@ -429,7 +429,8 @@ impl Core {
         if !request.pending.choices.is_empty() {
             if request.credit == 0 || !has_room {
                 request.stalled_since.get_or_insert(now);
-                if !request.paused && request.finish.is_none() && request.pending_bytes() > PENDING_BYTES_MAX {
+                if !request.paused && request.finish.is_none() && request.pending_bytes() > PENDING_BYTES_MAX
+                {
                     request.paused = true;
                     self.tell_worker(id, Kind::WORKER_PAUSE);
                 }
@@ -486,7 +487,12 @@ impl Core {
     ///
     /// # Errors
     /// If it makes no sense: the worker is broken, or not ours any more, and must end.
-    pub(crate) fn take_worker_frame(&mut self, name: &str, frame: Frame, now: Instant) -> Result<(), Failure> {
+    pub(crate) fn take_worker_frame(
+        &mut self,
+        name: &str,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<(), Failure> {
         let id = frame.request_id;
         let Some(model) = self.models.get_mut(name) else { return Ok(()) };
         if frame.kind == Kind::WORKER_PONG {
@@ -495,7 +501,10 @@ impl Core {
             return Ok(());
         }
         if !model.has(id) {
-            return Err(Failure::internal(format!("the worker sent {} for a request that it does not have", frame.kind)));
+            return Err(Failure::internal(format!(
+                "the worker sent {} for a request that it does not have",
+                frame.kind
+            )));
         }
         let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
         match frame.kind {
@@ -573,7 +582,8 @@ impl Core {
         model.deaths_in_row += 1;
         model.restarts += 1;
         let is_out = model.deaths_in_row >= quarantine_after;
-        let back_off = self.settings.restart_backoff * 2_u32.saturating_pow(model.deaths_in_row.saturating_sub(1).min(16));
+        let back_off = self.settings.restart_backoff
+            * 2_u32.saturating_pow(model.deaths_in_row.saturating_sub(1).min(16));
         let back_off = back_off.min(self.settings.restart_backoff_max);
         model.phase = if is_out { Phase::Quarantined } else { Phase::Restarting };
         // Backwards, so that they stand in the queue in the order in which they came.

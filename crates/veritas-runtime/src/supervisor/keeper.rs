@@ -153,17 +153,20 @@ async fn run_worker(shell: &Shell, plan: &Plan, signal: &Notify) -> End {
             model.outbox = frames;
         }
     });
-    let link = worker.take_socket().ok_or_else(|| Failure::internal("the worker has no socket")).and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        Ok(UnixStream::from_std(socket)?)
-    });
+    let link = worker.take_socket().ok_or_else(|| Failure::internal("the worker has no socket")).and_then(
+        |socket| {
+            socket.set_nonblocking(true)?;
+            Ok(UnixStream::from_std(socket)?)
+        },
+    );
     let link = match link {
         Ok(link) => link,
         Err(failure) => return End::Refused(failure),
     };
     let mut watch = Watch { shell, plan, panic: None, refusal: None, fault: None };
     let end = watch.over(link, signal).await;
-    let was_ready = shell.with(|core, _| core.models.get(&plan.name).is_some_and(|model| model.ready_since.is_some()));
+    let was_ready =
+        shell.with(|core, _| core.models.get(&plan.name).is_some_and(|model| model.ready_since.is_some()));
     let exit = reap(&mut worker, matches!(end, Some(End::Stopped { .. } | End::Died(_)))).await;
     match (end, watch.refusal, exit) {
         (Some(end), ..) => end,
@@ -277,7 +280,6 @@ impl Watch<'_> {
         }
         Ok(None)
     }
-
 }
 
 /// Computes the digest of the files while the worker loads them; a model serves when it has both.

@@ -40,15 +40,42 @@ pub(crate) fn text(status: &v1::StatusReply, core: &Core) -> String {
     let requests = status.requests.unwrap_or_default();
     let tokens = status.tokens.unwrap_or_default();
     let kv = status.kv.unwrap_or_default();
-    out.single("veritas_uptime_seconds", "gauge", "Time since the daemon started.", status.uptime_ms as f64 / 1e3);
-    out.single("veritas_network_refused", "gauge", "1 if the supervisor was seen to be refused an internet socket.", f64::from(u8::from(status.network_refused)));
+    out.single(
+        "veritas_uptime_seconds",
+        "gauge",
+        "Time since the daemon started.",
+        status.uptime_ms as f64 / 1e3,
+    );
+    out.single(
+        "veritas_network_refused",
+        "gauge",
+        "1 if the supervisor was seen to be refused an internet socket.",
+        f64::from(u8::from(status.network_refused)),
+    );
     out.single("veritas_sessions", "gauge", "Connections.", f64::from(status.sessions));
-    out.single("veritas_sessions_total", "counter", "Connections since the start.", core.counters.sessions_total as f64);
-    out.single("veritas_handshakes_refused_total", "counter", "Handshakes refused, for the token or the protocol.", core.counters.handshakes_refused as f64);
-    out.single("veritas_requests_running", "gauge", "Requests that a worker has in hand.", requests.running as f64);
+    out.single(
+        "veritas_sessions_total",
+        "counter",
+        "Connections since the start.",
+        core.counters.sessions_total as f64,
+    );
+    out.single(
+        "veritas_handshakes_refused_total",
+        "counter",
+        "Handshakes refused, for the token or the protocol.",
+        core.counters.handshakes_refused as f64,
+    );
+    out.single(
+        "veritas_requests_running",
+        "gauge",
+        "Requests that a worker has in hand.",
+        requests.running as f64,
+    );
     out.single("veritas_requests_queued", "gauge", "Requests that wait.", requests.queued as f64);
     out.family("veritas_requests_total", "counter", "Requests by their end.");
-    for (end, n) in [("finished", requests.finished), ("failed", requests.failed), ("rejected", requests.rejected)] {
+    for (end, n) in
+        [("finished", requests.finished), ("failed", requests.failed), ("rejected", requests.rejected)]
+    {
         out.sample("veritas_requests_total", &[("end", end)], n as f64);
     }
     out.family("veritas_tokens_total", "counter", "Tokens by what was done with them.");
@@ -56,11 +83,24 @@ pub(crate) fn text(status: &v1::StatusReply, core: &Core) -> String {
         out.sample("veritas_tokens_total", &[("what", what)], n as f64);
     }
     out.single("veritas_kv_pages", "gauge", "Pages of the KV cache.", kv.pages_total as f64);
-    out.single("veritas_kv_pages_used", "gauge", "Pages of the KV cache that are in use.", kv.pages_used as f64);
+    out.single(
+        "veritas_kv_pages_used",
+        "gauge",
+        "Pages of the KV cache that are in use.",
+        kv.pages_used as f64,
+    );
     let latencies = status.latency_ms.unwrap_or_default();
     for (name, help, quantiles) in [
-        ("veritas_time_to_first_token_seconds", "From a request to its first token.", [latencies.ttft_p50, latencies.ttft_p99]),
-        ("veritas_time_per_token_seconds", "Between tokens of a stream.", [latencies.per_token_p50, latencies.per_token_p99]),
+        (
+            "veritas_time_to_first_token_seconds",
+            "From a request to its first token.",
+            [latencies.ttft_p50, latencies.ttft_p99],
+        ),
+        (
+            "veritas_time_per_token_seconds",
+            "Between tokens of a stream.",
+            [latencies.per_token_p50, latencies.per_token_p99],
+        ),
     ] {
         out.family(name, "gauge", help);
         for (quantile, ms) in ["0.5", "0.99"].into_iter().zip(quantiles) {
@@ -89,7 +129,11 @@ fn per_model(out: &mut Exposition, status: &v1::StatusReply) {
         let restarts = model.worker.as_ref().map_or(0, |worker| worker.restarts);
         out.sample("veritas_worker_restarts_total", &[("model", &model.name)], f64::from(restarts));
     }
-    out.family("veritas_sandbox_layer", "gauge", "1 if the worker observed the layer of its sandbox to be in force.");
+    out.family(
+        "veritas_sandbox_layer",
+        "gauge",
+        "1 if the worker observed the layer of its sandbox to be in force.",
+    );
     for model in &status.models {
         for (layer, state) in model.worker.iter().flat_map(|worker| &worker.sandbox) {
             let enforced = f64::from(u8::from(state == "enforced"));

@@ -131,10 +131,9 @@ impl ModelState {
                 Code::ModelQuarantined,
                 format!("the model is quarantined, since its worker died too often: {}", reason()),
             )),
-            Phase::Failed => Err(self
-                .reason
-                .clone()
-                .unwrap_or_else(|| Failure::internal("the model could not be loaded"))),
+            Phase::Failed => {
+                Err(self.reason.clone().unwrap_or_else(|| Failure::internal("the model could not be loaded")))
+            }
         }
     }
 
@@ -226,8 +225,7 @@ impl ModelState {
         let loaded = self.loaded.as_ref();
         let timings = finish.timings.get_or_insert_default();
         timings.load_ms = loaded.map_or(0.0, |loaded| loaded.load_ms);
-        timings.queue_ms =
-            request.sent.map_or(0.0, |sent| (sent - request.submitted).as_secs_f64() * 1e3);
+        timings.queue_ms = request.sent.map_or(0.0, |sent| (sent - request.submitted).as_secs_f64() * 1e3);
         finish.effective = Some(v1::Effective {
             isa: loaded.map(|loaded| loaded.isa.clone()).unwrap_or_default(),
             threads: loaded.map_or(0, |loaded| loaded.threads as u32),

@@ -30,7 +30,8 @@ pub(crate) fn reload(shell: &Rc<Shell>) -> Result<v1::ReloadReply, Failure> {
     for gone in old.models.iter().filter(|model| !wanted.contains(model.name.as_str())) {
         admin::stop(shell, &gone.name, Stop::Remove);
     }
-    for model in merged.models.iter().filter(|model| old.models.iter().all(|other| other.name != model.name)) {
+    for model in merged.models.iter().filter(|model| old.models.iter().all(|other| other.name != model.name))
+    {
         if !shell.models.borrow().contains_key(&model.name) {
             models::add(shell, model)?;
         }

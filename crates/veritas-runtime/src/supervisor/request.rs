@@ -207,8 +207,11 @@ impl Request {
     /// The end of a request that the worker has nothing of.
     pub(crate) fn cancelled_finish(&self) -> v1::Finish {
         let reason = v1::FinishReason::FinishCancelled.into();
-        let choices = (0..self.ask.n_sequences())
-            .map(|index| v1::Choice { index, finish_reason: reason, ..v1::Choice::default() });
+        let choices = (0..self.ask.n_sequences()).map(|index| v1::Choice {
+            index,
+            finish_reason: reason,
+            ..v1::Choice::default()
+        });
         v1::Finish {
             choices: choices.collect(),
             usage: Some(v1::Usage::default()),

@@ -53,7 +53,8 @@ pub(crate) async fn serve(shell: Rc<Shell>, handshake: Rc<Handshake>, connection
         end = write_frames(&shell, key, &signals, &mut write) => end,
     };
     shell.sessions.borrow_mut().remove(&key);
-    let rest = shell.with(|core, _| core.sessions.get_mut(&key).map(|session| std::mem::take(&mut session.outbox)));
+    let rest =
+        shell.with(|core, _| core.sessions.get_mut(&key).map(|session| std::mem::take(&mut session.outbox)));
     shell.with(|core, now| core.close_session(key, now));
     if let Err(failure) = end {
         tracing::info!(code = failure.code.name(), reason = %failure, "a session ends with an error");

@@ -67,7 +67,11 @@ impl Shell {
         let wakes = core.take_wakes();
         drop(core);
         let sessions = self.sessions.borrow();
-        wakes.sessions.iter().filter_map(|key| sessions.get(key)).for_each(|signals| signals.outbox.notify_one());
+        wakes
+            .sessions
+            .iter()
+            .filter_map(|key| sessions.get(key))
+            .for_each(|signals| signals.outbox.notify_one());
         let models = self.models.borrow();
         wakes.models.iter().filter_map(|name| models.get(name)).for_each(|signal| signal.notify_one());
         result

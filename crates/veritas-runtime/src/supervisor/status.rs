@@ -18,7 +18,9 @@ pub(crate) fn report(shell: &Shell, key: SessionKey, kind: Kind, id: u64) {
     let network_refused = shell.network_refused;
     let queue_max = shell.config.borrow().limits.queue_max as usize;
     shell.with(|core, now| match kind {
-        Kind::LIVE => core.reply(key, Kind::LIVE_REPLY, id, &v1::LiveReply { uptime_ms: uptime_ms(core, now) }),
+        Kind::LIVE => {
+            core.reply(key, Kind::LIVE_REPLY, id, &v1::LiveReply { uptime_ms: uptime_ms(core, now) })
+        }
         Kind::READY => {
             let reasons = reasons_not_ready(core, queue_max);
             core.reply(key, Kind::READY_REPLY, id, &v1::ReadyReply { ready: reasons.is_empty(), reasons });
@@ -84,8 +86,14 @@ fn health(core: &Core, now: Instant, network_refused: bool, queue_max: usize) ->
     }];
     for (name, model) in &core.models {
         let ok = matches!(model.phase, Phase::Ready | Phase::Unloaded);
-        let why = model.reason.as_ref().filter(|_| !ok).map(|reason| format!(": {reason}")).unwrap_or_default();
-        let detail = format!("{}{why}; {} in hand, {} queued", model.phase.name(), model.n_in_hand(), model.n_queued());
+        let why =
+            model.reason.as_ref().filter(|_| !ok).map(|reason| format!(": {reason}")).unwrap_or_default();
+        let detail = format!(
+            "{}{why}; {} in hand, {} queued",
+            model.phase.name(),
+            model.n_in_hand(),
+            model.n_queued()
+        );
         checks.push(v1::Check { name: format!("model {name}"), ok, detail });
         checks.push(v1::Check {
             name: format!("queue {name}"),
@@ -111,7 +119,8 @@ fn status(core: &Core, now: Instant, network_refused: bool) -> v1::StatusReply {
         .counters
         .principals()
         .map(|(name, counts)| {
-            let counts = v1::PrincipalCounts { running: 0, finished: counts.finished, rejected: counts.rejected };
+            let counts =
+                v1::PrincipalCounts { running: 0, finished: counts.finished, rejected: counts.rejected };
             (name.to_owned(), counts)
         })
         .collect();

@@ -51,7 +51,13 @@ impl Bench {
         self.core.open_session("uid:7".to_owned(), false)
     }
 
-    fn send(&mut self, key: SessionKey, kind: Kind, id: u64, message: &impl Message) -> Result<Errand, Failure> {
+    fn send(
+        &mut self,
+        key: SessionKey,
+        kind: Kind,
+        id: u64,
+        message: &impl Message,
+    ) -> Result<Errand, Failure> {
         let frame = Frame { kind, request_id: id, body: message.encode_to_vec() };
         self.core.take_client_frame(key, frame, self.now)
     }
@@ -186,7 +192,12 @@ fn a_stream_that_nobody_reads_is_paused_and_then_cut_off() {
 fn the_worker_gets_as_many_sequences_as_it_has_room_for_and_the_urgent_ones_first() {
     let mut bench = Bench::new();
     let client = bench.client();
-    for (id, priority) in [(1, v1::Priority::Normal), (2, v1::Priority::Normal), (3, v1::Priority::Low), (4, v1::Priority::High)] {
+    for (id, priority) in [
+        (1, v1::Priority::Normal),
+        (2, v1::Priority::Normal),
+        (3, v1::Priority::Low),
+        (4, v1::Priority::High),
+    ] {
         bench.generate(client, id, v1::GenerateRequest { priority: priority.into(), ..whole() });
     }
     assert_eq!(bench.to_worker(), [(Kind::GENERATE, 1), (Kind::GENERATE, 2)]);
@@ -354,7 +365,9 @@ fn a_worker_that_answers_what_it_was_not_asked_is_broken() {
 fn only_administrators_may_change_the_daemon() {
     let mut bench = Bench::new();
     let (client, admin) = (bench.client(), bench.core.open_session("uid:0".to_owned(), true));
-    for (id, kind) in [Kind::MODEL_LOAD, Kind::MODEL_UNLOAD, Kind::DRAIN, Kind::RELOAD].into_iter().enumerate() {
+    for (id, kind) in
+        [Kind::MODEL_LOAD, Kind::MODEL_UNLOAD, Kind::DRAIN, Kind::RELOAD].into_iter().enumerate()
+    {
         let id = id as u64 + 1;
         assert_eq!(bench.send(client, kind, id, &v1::DrainRequest {}).unwrap(), Errand::None);
         assert_eq!(error_of(&bench.to_client(client)[0]).code, Code::Forbidden);

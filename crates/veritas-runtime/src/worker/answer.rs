@@ -91,7 +91,8 @@ impl Answer {
         if !self.stream {
             return;
         }
-        let changed = self.choices.iter_mut().filter(|choice| !choice.text.is_empty() || !choice.ids.is_empty());
+        let changed =
+            self.choices.iter_mut().filter(|choice| !choice.text.is_empty() || !choice.ids.is_empty());
         let choices = changed.map(|choice| v1::ChoiceDelta {
             index: choice.index,
             text: std::mem::take(&mut choice.text),

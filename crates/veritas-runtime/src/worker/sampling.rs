@@ -14,10 +14,27 @@ pub(super) fn apply(defaults: SamplingParams, wire: &v1::Sampling) -> Result<Sam
         };
     }
     set!(
-        temperature, top_k, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold,
-        dynatemp_range, dynatemp_exponent, repeat_last_n, repeat_penalty, presence_penalty,
-        frequency_penalty, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, mirostat_tau,
-        mirostat_eta, min_tokens,
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        typical_p,
+        top_n_sigma,
+        xtc_probability,
+        xtc_threshold,
+        dynatemp_range,
+        dynatemp_exponent,
+        repeat_last_n,
+        repeat_penalty,
+        presence_penalty,
+        frequency_penalty,
+        dry_multiplier,
+        dry_base,
+        dry_allowed_length,
+        dry_penalty_last_n,
+        mirostat_tau,
+        mirostat_eta,
+        min_tokens,
     );
     if let Some(mirostat) = wire.mirostat {
         params.mirostat = u8::try_from(mirostat)
