@@ -84,7 +84,7 @@ fn layers(report: &Value) -> &serde_json::Map<String, Value> {
 
 #[test]
 fn the_report_of_the_sandbox_is_what_can_be_seen_from_outside() {
-    let mut child = start(&[&["run", "--json"], &ENDLESS[..], &["4096"]].concat());
+    let mut child = start(&[&["run", "--json"], &ENDLESS[..], &["1024"]].concat());
     let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     let parent = child.id();
     let worker = await_some("the worker", || child_of(parent));
@@ -117,7 +117,7 @@ fn the_report_of_the_sandbox_is_what_can_be_seen_from_outside() {
 
 #[test]
 fn the_process_that_the_user_starts_can_make_no_internet_socket_either() {
-    let mut child = start(&[&["run"], &ENDLESS[..], &["4096"]].concat());
+    let mut child = start(&[&["run"], &ENDLESS[..], &["1024"]].concat());
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     await_text(&mut stdout);
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
@@ -128,7 +128,7 @@ fn the_process_that_the_user_starts_can_make_no_internet_socket_either() {
 
 #[test]
 fn a_worker_that_is_killed_ends_the_command_with_worker_lost() {
-    let mut child = start(&[&["run", "--json"], &ENDLESS[..], &["4096"]].concat());
+    let mut child = start(&[&["run", "--json"], &ENDLESS[..], &["1024"]].concat());
     let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     let parent = child.id();
     let worker = await_some("the worker", || child_of(parent));

@@ -99,8 +99,7 @@ async fn run(options: ServeOptions) -> Result<(), Failure> {
     let incoming = listen(&config)?;
     let core = Core::new(settings(&config), Instant::now());
     let network_refused = veritas_sandbox::network_refused();
-    let handshake = handshake(&config, token);
-    let shell = Shell::new(core, config.clone(), handshake, reread, network_refused);
+    let shell = Shell::new(core, config.clone(), token, reread, network_refused);
     for model in &config.models {
         models::add(&shell, model)?;
     }

@@ -24,7 +24,15 @@ pub(crate) fn reload(shell: &Rc<Shell>) -> Result<v1::ReloadReply, Failure> {
     let reply = v1::ReloadReply { applied: names(applied), ignored: names(ignored) };
     let merged = merged(&old, new);
     log::set_level(merged.log.level);
-    shell.with(|core, _| core.settings = super::settings(&merged));
+    shell.with(|core, _| {
+        core.settings = super::settings(&merged);
+        for model in &merged.models {
+            if let Some(state) = core.models.get_mut(&model.name) {
+                state.idle_unload = model.idle_unload;
+            }
+        }
+    });
+    *shell.handshake.borrow_mut() = Rc::new(super::handshake(&merged, shell.token.clone()));
     *shell.config.borrow_mut() = merged.clone();
     let wanted = merged.models.iter().map(|model| model.name.as_str()).collect::<BTreeSet<_>>();
     for gone in old.models.iter().filter(|model| !wanted.contains(model.name.as_str())) {
@@ -48,11 +56,19 @@ fn merged(old: &Config, new: Config) -> Config {
     merged.socket.admin_uids = new.socket.admin_uids;
     merged.socket.max_sessions = new.socket.max_sessions;
     merged.socket.handshake_timeout = new.socket.handshake_timeout;
-    merged.socket.body_bytes_max = new.socket.body_bytes_max;
     merged.socket.slow_client_timeout = new.socket.slow_client_timeout;
     merged.limits = new.limits;
     merged.worker = new.worker;
     merged.shutdown = new.shutdown;
     merged.log.level = new.log.level;
+    // A model that is served already keeps its settings until it is loaded anew, but for how long it is kept.
+    merged.models = new.models;
+    for model in &mut merged.models {
+        if let Some(served) = old.models.iter().find(|served| served.name == model.name) {
+            let idle_unload = model.idle_unload;
+            *model = served.clone();
+            model.idle_unload = idle_unload;
+        }
+    }
     merged
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
-use veritas_ipc::Handshake;
+use veritas_ipc::{Handshake, TokenHash};
 
 use super::core::{Core, SessionKey};
 use crate::config::{Config, Errors};
@@ -32,6 +32,8 @@ pub(crate) struct Shell {
     /// Counts changes that somebody may wait for: a model is ready or failed or gone, the daemon drains.
     changes: watch::Sender<u64>,
     pub(crate) handshake: RefCell<Rc<Handshake>>,
+    /// The token that clients must present.
+    pub(crate) token: Option<TokenHash>,
     /// Reads the configuration again.
     pub(crate) reread: Reread,
     pub(crate) network_refused: bool,
@@ -43,17 +45,18 @@ impl Shell {
     pub(crate) fn new(
         core: Core,
         config: Config,
-        handshake: Handshake,
+        token: Option<TokenHash>,
         reread: Reread,
         network_refused: bool,
     ) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(core),
-            config: RefCell::new(config),
             sessions: RefCell::default(),
             models: RefCell::default(),
             changes: watch::Sender::new(0),
-            handshake: RefCell::new(Rc::new(handshake)),
+            handshake: RefCell::new(Rc::new(super::handshake(&config, token.clone()))),
+            token,
+            config: RefCell::new(config),
             reread,
             network_refused,
             n_strangers: Cell::new(0),
