@@ -571,7 +571,10 @@ fn the_client_in_another_language_streams_the_same_answer() {
         .args([script, "--socket", daemon.socket(), "--raw", "-n", "20", "--seed", "3", "Once upon a time"])
         .stdin(Stdio::null())
         .output();
-    let Ok(output) = output else { return println!("skipped: there is no python3 here") };
+    let Ok(output) = output else {
+        writeln!(std::io::stderr(), "skipped: there is no python3 here").unwrap();
+        return;
+    };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let ours =
         daemon.run(&["generate", "--quiet", "--raw", "-n", "20", "--seed", "3", "Once upon a time"]).text();

@@ -38,7 +38,7 @@ const EXIT_REFUSED: u8 = 1;
 
 /// What the link thread hands to the main thread.
 enum Incoming {
-    Order(Order),
+    Order(Box<Order>),
     Serve(serve::Command),
 }
 
@@ -206,7 +206,7 @@ fn take_frame(frame: &Frame, shared: &Shared, output: &Output) -> Result<Option<
     let id = frame.request_id;
     let texts = || shared.loaded.get().ok_or_else(|| Failure::internal("no model is loaded yet"));
     match frame.kind {
-        Kind::WORKER_ORDER => return Ok(Some(Incoming::Order(decode_json(frame)?))),
+        Kind::WORKER_ORDER => return Ok(Some(Incoming::Order(Box::new(decode_json(frame)?)))),
         Kind::WORKER_PING => output.json(Kind::WORKER_PONG, id, &shared.pulse().pong())?,
         Kind::GENERATE => {
             let request = texts()?.generate(&frame.message()?)?;

@@ -5,7 +5,7 @@ use veritas_tokenizer::chat::limits::MAX_TEMPLATE_BYTES;
 use veritas_tokenizer::chat::{ChatInput, ChatTemplate, Date, Error};
 
 /// A chat with one short message.
-pub fn chat() -> ChatInput {
+pub(crate) fn chat() -> ChatInput {
     ChatInput {
         messages: json!([{"role": "user", "content": "Hi"}]),
         tools: None,
@@ -19,12 +19,12 @@ pub fn chat() -> ChatInput {
 }
 
 /// Compiles and renders.
-pub fn render(source: &str) -> Result<String, Error> {
+pub(crate) fn render(source: &str) -> Result<String, Error> {
     ChatTemplate::new(source)?.render(&chat())
 }
 
 /// Nests lists as deep as the budget allows if they are printed, too, which takes the most stack for what it costs.
-pub fn deep_list() -> String {
+pub(crate) fn deep_list() -> String {
     let nested = format!("{}ns.x{}", "[".repeat(60), "]".repeat(60));
     format!(
         "{{% set ns = namespace(x=[]) %}}{{% for i in range(1500) %}}{{% set ns.x = {nested} %}}{{% endfor %}}{{{{ ns.x }}}}"
@@ -33,7 +33,7 @@ pub fn deep_list() -> String {
 
 /// Renders templates whose expressions, blocks and values nest without end. That each is answered at all is the test: an
 /// overflow of the stack would end the process.
-pub fn hostile_templates_are_answered() {
+pub(crate) fn hostile_templates_are_answered() {
     let n = 60_000;
     for source in [
         format!("{{{{ {}1 }}}}", "-".repeat(n)),
