@@ -95,7 +95,11 @@ fn child_with_a_strange_umask() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_stranger_is_known_as_such() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("not run: only root can start a process of another user");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"not run: only root can start a process of another user\n",
+        );
+        return;
     }
     let folder = folder();
     let path = folder.path().join("veritas-sdr.sock");

@@ -67,14 +67,14 @@ impl Bench {
     }
 
     /// What waits for a client.
-    fn to_client(&mut self, key: SessionKey) -> Vec<Frame> {
+    fn sent_to_client(&mut self, key: SessionKey) -> Vec<Frame> {
         let bytes = self.core.take_outbox(key);
         self.core.written(key, self.now);
         frames(&bytes)
     }
 
     /// What waits for the worker: kinds and ids.
-    fn to_worker(&mut self) -> Vec<(Kind, u64)> {
+    fn sent_to_worker(&mut self) -> Vec<(Kind, u64)> {
         let outbox = std::mem::take(&mut self.core.models.get_mut(MODEL).unwrap().outbox);
         frames(&outbox).into_iter().map(|frame| (frame.kind, frame.request_id)).collect()
     }
@@ -133,11 +133,11 @@ fn a_stream_passes_through_and_its_request_is_counted() {
     let mut bench = Bench::new();
     let client = bench.client();
     bench.generate(client, 9, stream());
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 1)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 1)]);
     bench.delta(1, "a");
     bench.delta(1, "b");
     bench.finish(1);
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     assert_eq!(kinds(&frames), [(Kind::DELTA, 9), (Kind::DELTA, 9), (Kind::FINISH, 9)]);
     assert_eq!((bench.core.counters.finished, bench.core.counters.tokens.generated), (1, 2));
     assert_eq!((bench.core.n_open(), bench.model().n_in_hand()), (0, 0));
@@ -155,11 +155,11 @@ fn a_client_without_credit_holds_up_its_own_stream_alone() {
     }
     bench.finish(1);
     bench.finish(2);
-    assert_eq!(kinds(&bench.to_client(slow)), [(Kind::DELTA, 1)]);
-    assert_eq!(bench.to_client(quick).len(), 4);
+    assert_eq!(kinds(&bench.sent_to_client(slow)), [(Kind::DELTA, 1)]);
+    assert_eq!(bench.sent_to_client(quick).len(), 4);
     // What waited comes as one delta, then the end.
     bench.send(slow, Kind::CREDIT, 1, &v1::Credit { deltas: 1 }).unwrap();
-    let frames = bench.to_client(slow);
+    let frames = bench.sent_to_client(slow);
     assert_eq!(kinds(&frames), [(Kind::DELTA, 1), (Kind::FINISH, 1)]);
     assert_eq!(frames[0].message::<v1::Delta>().unwrap().choices[0].text, "ss");
 }
@@ -169,21 +169,21 @@ fn a_stream_that_nobody_reads_is_paused_and_then_cut_off() {
     let mut bench = Bench::new();
     let client = bench.client();
     bench.generate(client, 1, v1::GenerateRequest { credit: 1, ..stream() });
-    bench.to_worker();
+    bench.sent_to_worker();
     let piece = "x".repeat(100_000);
     for _ in 0..4 {
         bench.delta(1, &piece);
     }
-    assert_eq!(bench.to_worker(), [(Kind::WORKER_PAUSE, 1)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::WORKER_PAUSE, 1)]);
     bench.send(client, Kind::CREDIT, 1, &v1::Credit { deltas: 1 }).unwrap();
-    assert_eq!(bench.to_worker(), [(Kind::WORKER_RESUME, 1)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::WORKER_RESUME, 1)]);
     bench.delta(1, "y");
-    bench.to_client(client);
+    bench.sent_to_client(client);
     bench.pass(Duration::from_secs(29));
-    assert!(bench.to_client(client).is_empty());
+    assert!(bench.sent_to_client(client).is_empty());
     bench.pass(Duration::from_secs(2));
-    assert_eq!(error_of(&bench.to_client(client)[0]).code, Code::Timeout);
-    assert_eq!(bench.to_worker(), [(Kind::CANCEL, 1)]);
+    assert_eq!(error_of(&bench.sent_to_client(client)[0]).code, Code::Timeout);
+    assert_eq!(bench.sent_to_worker(), [(Kind::CANCEL, 1)]);
     bench.finish(1);
     assert_eq!((bench.model().n_in_hand(), bench.core.requests.len(), bench.core.counters.failed), (0, 0, 1));
 }
@@ -200,11 +200,11 @@ fn the_worker_gets_as_many_sequences_as_it_has_room_for_and_the_urgent_ones_firs
     ] {
         bench.generate(client, id, v1::GenerateRequest { priority: priority.into(), ..whole() });
     }
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 1), (Kind::GENERATE, 2)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 1), (Kind::GENERATE, 2)]);
     bench.finish(1);
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 4)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 4)]);
     bench.finish(2);
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 3)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 3)]);
 }
 
 #[test]
@@ -213,11 +213,11 @@ fn a_request_for_several_answers_waits_for_all_its_places() {
     let client = bench.client();
     bench.generate(client, 1, whole());
     bench.generate(client, 2, v1::GenerateRequest { n_choices: 2, ..whole() });
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 1)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 1)]);
     bench.finish(1);
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 2)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 2)]);
     bench.generate(client, 3, v1::GenerateRequest { n_choices: 3, ..whole() });
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     assert_eq!(error_of(frames.last().unwrap()).code, Code::Usage);
 }
 
@@ -228,9 +228,9 @@ fn a_full_queue_refuses_with_a_time_to_try_again() {
     for id in 1..=(SEQUENCES_MAX + QUEUE_MAX) as u64 {
         bench.generate(client, id, whole());
     }
-    assert!(bench.to_client(client).is_empty());
+    assert!(bench.sent_to_client(client).is_empty());
     bench.generate(client, 100, whole());
-    let failure = error_of(&bench.to_client(client)[0]);
+    let failure = error_of(&bench.sent_to_client(client)[0]);
     assert!(failure.code == Code::QueueFull && failure.retry_after_ms.is_some(), "{failure:?}");
     assert_eq!(bench.core.counters.rejected, 1);
 }
@@ -240,15 +240,15 @@ fn cancelling_ends_a_request_wherever_it_is() {
     let mut bench = Bench::new();
     let client = bench.client();
     (1..=3).for_each(|id| bench.generate(client, id, whole()));
-    bench.to_worker();
+    bench.sent_to_worker();
     bench.send(client, Kind::CANCEL, 3, &v1::Cancel {}).unwrap();
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     let finish: v1::Finish = frames[0].message().unwrap();
     assert_eq!(finish.choices[0].finish_reason(), v1::FinishReason::FinishCancelled);
     bench.send(client, Kind::CANCEL, 1, &v1::Cancel {}).unwrap();
-    assert_eq!(bench.to_worker(), [(Kind::CANCEL, 1)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::CANCEL, 1)]);
     bench.finish(1);
-    assert_eq!(kinds(&bench.to_client(client)), [(Kind::FINISH, 1)]);
+    assert_eq!(kinds(&bench.sent_to_client(client)), [(Kind::FINISH, 1)]);
 }
 
 #[test]
@@ -257,13 +257,13 @@ fn a_client_that_vanishes_leaves_nothing_behind() {
     let (gone, other) = (bench.client(), bench.client());
     (1..=3).for_each(|id| bench.generate(gone, id, stream()));
     bench.generate(other, 1, whole());
-    bench.to_worker();
+    bench.sent_to_worker();
     bench.core.close_session(gone, bench.now);
-    assert_eq!(bench.to_worker(), [(Kind::CANCEL, 1), (Kind::CANCEL, 2)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::CANCEL, 1), (Kind::CANCEL, 2)]);
     bench.delta(1, "late");
     bench.finish(1);
     bench.finish(2);
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 4)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 4)]);
     assert_eq!((bench.core.requests.len(), bench.core.counters.failed), (1, 3));
 }
 
@@ -274,20 +274,20 @@ fn what_a_dead_worker_had_is_tried_once_more_unless_something_was_sent() {
     bench.generate(client, 1, stream());
     bench.generate(client, 2, stream());
     bench.generate(client, 3, whole());
-    bench.to_worker();
+    bench.sent_to_worker();
     bench.delta(1, "seen");
     assert_eq!(bench.die(), Some(Duration::from_millis(100)));
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     assert_eq!(kinds(&frames), [(Kind::DELTA, 1), (Kind::ERROR, 1)]);
     assert_eq!(error_of(&frames[1]).code, Code::WorkerLost);
     bench.start_worker();
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 2), (Kind::GENERATE, 3)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 2), (Kind::GENERATE, 3)]);
     // The second loss is told.
     assert_eq!(bench.die(), Some(Duration::from_millis(200)));
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     assert_eq!(kinds(&frames), [(Kind::ERROR, 2)]);
     bench.start_worker();
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 3)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 3)]);
 }
 
 #[test]
@@ -306,10 +306,10 @@ fn a_model_whose_workers_die_in_a_row_is_quarantined_and_a_good_answer_ends_the_
     bench.generate(client, 2, whole());
     assert_eq!(bench.die(), None);
     assert_eq!(bench.model().phase, Phase::Quarantined);
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     assert_eq!(error_of(frames.last().unwrap()).code, Code::ModelQuarantined);
     bench.generate(client, 3, whole());
-    assert_eq!(error_of(&bench.to_client(client)[0]).code, Code::ModelQuarantined);
+    assert_eq!(error_of(&bench.sent_to_client(client)[0]).code, Code::ModelQuarantined);
 }
 
 #[test]
@@ -317,13 +317,13 @@ fn a_deadline_ends_a_request_that_waits_and_one_that_runs() {
     let mut bench = Bench::new();
     let client = bench.client();
     (1..=3).for_each(|id| bench.generate(client, id, v1::GenerateRequest { deadline_ms: 500, ..whole() }));
-    bench.to_worker();
+    bench.sent_to_worker();
     bench.pass(Duration::from_millis(499));
-    assert!(bench.to_client(client).is_empty());
+    assert!(bench.sent_to_client(client).is_empty());
     bench.pass(Duration::from_millis(1));
-    let frames = bench.to_client(client);
+    let frames = bench.sent_to_client(client);
     assert!(frames.len() == 3 && frames.iter().all(|frame| error_of(frame).code == Code::Timeout));
-    assert_eq!(bench.to_worker(), [(Kind::CANCEL, 1), (Kind::CANCEL, 2)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::CANCEL, 1), (Kind::CANCEL, 2)]);
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn frames_that_break_the_protocol_end_the_session() {
     // A body that is malformed concerns its request alone.
     let frame = Frame { kind: Kind::GENERATE, request_id: 5, body: vec![0xff; 9] };
     assert_eq!(bench.core.take_client_frame(client, frame, bench.now).unwrap(), Errand::None);
-    assert_eq!(error_of(&bench.to_client(client)[0]).code, Code::Usage);
+    assert_eq!(error_of(&bench.sent_to_client(client)[0]).code, Code::Usage);
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn only_administrators_may_change_the_daemon() {
     {
         let id = id as u64 + 1;
         assert_eq!(bench.send(client, kind, id, &v1::DrainRequest {}).unwrap(), Errand::None);
-        assert_eq!(error_of(&bench.to_client(client)[0]).code, Code::Forbidden);
+        assert_eq!(error_of(&bench.sent_to_client(client)[0]).code, Code::Forbidden);
         let errand = bench.send(admin, kind, id, &v1::DrainRequest {}).unwrap();
         assert_eq!(errand, Errand::Administer(kind, id, Vec::new()));
     }
@@ -383,11 +383,11 @@ fn a_draining_daemon_finishes_what_it_has_and_takes_nothing_new() {
     bench.generate(client, 1, whole());
     bench.core.drain();
     bench.generate(client, 2, whole());
-    assert_eq!(error_of(&bench.to_client(client)[0]).code, Code::ShuttingDown);
+    assert_eq!(error_of(&bench.sent_to_client(client)[0]).code, Code::ShuttingDown);
     assert!(!bench.core.is_drained());
     bench.finish(1);
     assert!(!bench.core.is_drained(), "the answer has not been written yet");
-    bench.to_client(client);
+    bench.sent_to_client(client);
     assert!(bench.core.is_drained());
 }
 
@@ -406,9 +406,9 @@ fn a_model_that_nobody_asks_for_is_unloaded_and_comes_back() {
     assert_eq!(bench.model().stop, Some(super::model_state::Stop::Unload));
     bench.core.worker_stopped(MODEL, bench.now);
     bench.core.take_wakes();
-    bench.to_worker();
+    bench.sent_to_worker();
     bench.generate(client, 2, whole());
     assert!(bench.core.take_wakes().models.contains(MODEL), "its task sees that it is asked for");
     bench.start_worker();
-    assert_eq!(bench.to_worker(), [(Kind::GENERATE, 2)]);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 2)]);
 }
