@@ -9,7 +9,7 @@ use veritas_runtime::{EngineSpec, parse_cache_type, parse_override};
 use veritas_sandbox::Policy;
 
 use crate::daemon_args::{
-    AskArgs, ConfigArgs, DaemonArgs, EmbedArgs, GenerateArgs, ModelsArgs, ProbeArgs, ServeArgs,
+    AskArgs, ConfigArgs, ConnectArgs, EmbedArgs, GenerateArgs, ModelsArgs, ProbeArgs, ServeArgs,
 };
 use crate::failure::{Code, Failure};
 
@@ -131,6 +131,13 @@ pub(crate) struct ModelArgs {
     pub(crate) no_digest: bool,
     #[command(flatten)]
     pub(crate) sandbox: SandboxArgs,
+}
+
+impl ModelArgs {
+    /// `--model` as the name of a model of the daemon; empty for its only one.
+    pub(crate) fn name(&self) -> String {
+        self.model.as_ref().map(|name| name.display().to_string()).unwrap_or_default()
+    }
 }
 
 /// What confines the process that reads the model.
@@ -402,11 +409,8 @@ pub(crate) struct RunArgs {
 /// `chat`.
 #[derive(Args, Debug)]
 pub(crate) struct ChatArgs {
-    /// Talk with a model of the daemon; --model is its name then.
-    #[arg(long)]
-    pub(crate) connect: bool,
     #[command(flatten)]
-    pub(crate) daemon: DaemonArgs,
+    pub(crate) connect: ConnectArgs,
     /// The system message.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
@@ -553,6 +557,8 @@ pub(crate) struct TokenizeArgs {
     #[arg(long)]
     pub(crate) no_bos: bool,
     #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -564,6 +570,8 @@ pub(crate) struct DetokenizeArgs {
     /// Read lines {"ids"} and write lines {"text"}.
     #[arg(long)]
     pub(crate) jsonl: bool,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]

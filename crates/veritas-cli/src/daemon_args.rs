@@ -58,6 +58,16 @@ impl DaemonArgs {
     }
 }
 
+/// Whether the daemon is asked in place of a worker of one's own.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ConnectArgs {
+    /// Ask a model of the daemon; --model is its name then, and not needed if there is only one.
+    #[arg(long)]
+    pub(crate) connect: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
 /// What the configuration takes from this process.
 pub(crate) fn environment() -> Environment<'static> {
     #[cfg(unix)]

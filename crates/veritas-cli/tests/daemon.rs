@@ -538,6 +538,17 @@ fn the_log_never_holds_a_prompt_or_an_answer() {
 }
 
 #[test]
+fn texts_are_tokenised_by_the_daemon_as_by_a_worker_of_ones_own() {
+    let daemon = Daemon::start(&[]);
+    let text = "Once upon a time, <|user|> ü🦀";
+    let asked = ["tokenize", "--connect", "--socket", daemon.socket()];
+    let ids = veritas(&asked, text.as_bytes()).text();
+    assert_eq!(ids, veritas(&["tokenize", "--model", MODEL], text.as_bytes()).text());
+    let asked = ["detokenize", "--connect", "--model", "story", "--socket", daemon.socket()];
+    assert_eq!(veritas(&asked, ids.as_bytes()).text(), veritas(&["detokenize"], ids.as_bytes()).text());
+}
+
+#[test]
 fn what_a_model_cannot_do_is_said() {
     let daemon = Daemon::start(&[]);
     let (code, name, _) = daemon.run(&["embed", "--connect", "--json", "hello"]).error();

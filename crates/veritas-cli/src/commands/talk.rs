@@ -25,9 +25,8 @@ impl Talk<'_> {
         args: &ChatArgs,
         work: impl FnOnce(&mut Talk<'_>) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        if args.connect {
-            let name = args.model.model.as_ref().map(|name| name.display().to_string());
-            let remote = Remote::connect(&args.daemon, name.as_deref().unwrap_or_default())?;
+        if args.connect.connect {
+            let remote = Remote::connect(&args.connect.daemon, &args.model.name())?;
             return work(&mut Talk::Daemon(Box::new(remote)));
         }
         let model: OpenModel = open_model(&args.model)?;

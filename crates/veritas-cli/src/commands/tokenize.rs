@@ -7,7 +7,9 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::json;
 use veritas_base::TokenId;
-use veritas_proto::{Kind, Message, Name, v1};
+use veritas_ipc::Unary;
+use veritas_ipc::blocking::Client;
+use veritas_proto::v1;
 use veritas_runtime::Failure as RuntimeFailure;
 use veritas_runtime::host::Confined;
 use veritas_runtime::jobs::ServeJob;
@@ -15,6 +17,8 @@ use veritas_runtime::json_line;
 
 use crate::args::{DetokenizeArgs, ModelArgs, OutputArgs, TokenizeArgs};
 use crate::commands::input::{each_stdin_line, stdin_text};
+use crate::commands::talk::CONNECT_TIMEOUT;
+use crate::daemon_args::ConnectArgs;
 use crate::failure::Failure;
 use crate::load::open_model;
 use crate::screen::Screen;
@@ -34,7 +38,7 @@ struct IdsLine {
 }
 
 pub(crate) fn tokenize(args: &TokenizeArgs) -> Result<(), Failure> {
-    with_vocabulary(&args.model, args.output, |vocabulary| {
+    with_vocabulary(&args.model, &args.connect, args.output, |vocabulary| {
         let mut encode = |text: String, special: bool| vocabulary.encode(text, !args.no_bos, special);
         let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
         if args.jsonl {
@@ -52,7 +56,7 @@ pub(crate) fn tokenize(args: &TokenizeArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn detokenize(args: &DetokenizeArgs) -> Result<(), Failure> {
-    with_vocabulary(&args.model, args.output, |vocabulary| {
+    with_vocabulary(&args.model, &args.connect, args.output, |vocabulary| {
         let mut stdout = std::io::BufWriter::new(Screen::stdout(false));
         let text = |bytes: &[u8]| json_line(&json!({"text": String::from_utf8_lossy(bytes)}));
         if args.jsonl {
@@ -77,24 +81,32 @@ pub(crate) fn detokenize(args: &DetokenizeArgs) -> Result<(), Failure> {
     })
 }
 
-/// Starts a worker that has read the vocabulary, for as long as `work` needs it.
+/// Starts a worker that has read the vocabulary, or connects to the daemon, for as long as `work` needs it.
 fn with_vocabulary(
     args: &ModelArgs,
+    connect: &ConnectArgs,
     output: OutputArgs,
     work: impl FnOnce(&mut Vocabulary<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     interrupt::install_ending()?;
+    if connect.connect {
+        let options = connect.daemon.options(Some(CONNECT_TIMEOUT))?;
+        let client = Client::connect(&connect.daemon.path(), &options)?;
+        return work(&mut Vocabulary::Daemon { client: Box::new(client), model: args.name() });
+    }
     let policy = args.sandbox.policy()?;
     let model = open_model(args)?;
     let job = ServeJob { engine: None };
     let (worker, _) = confined::serve(&model, &args.override_kv, job, &policy, output.verbose)?;
-    work(&mut Vocabulary { worker, n_requests: 0 })
+    work(&mut Vocabulary::Worker { worker: Box::new(worker), n_requests: 0 })
 }
 
-/// A worker that knows a vocabulary.
-struct Vocabulary<'a> {
-    worker: Confined<'a>,
-    n_requests: u64,
+/// Who knows a vocabulary.
+enum Vocabulary<'a> {
+    /// A worker of one's own, and how often it was asked.
+    Worker { worker: Box<Confined<'a>>, n_requests: u64 },
+    /// The daemon, with the name of a model.
+    Daemon { client: Box<Client>, model: String },
 }
 
 impl Vocabulary<'_> {
@@ -104,31 +116,36 @@ impl Vocabulary<'_> {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<TokenId>, Failure> {
-        let request = v1::TokenizeRequest { model: String::new(), text, add_special, parse_special };
-        let reply: v1::TokenizeReply = self.ask(Kind::TOKENIZE, &request, Kind::TOKENIZE_REPLY)?;
-        Ok(reply.ids)
+        let request = v1::TokenizeRequest { model: self.model(), text, add_special, parse_special };
+        Ok(self.ask(&request)?.ids)
     }
 
     fn decode(&mut self, ids: Vec<TokenId>) -> Result<Vec<u8>, Failure> {
-        let request = v1::DetokenizeRequest { model: String::new(), ids };
-        let reply: v1::DetokenizeReply = self.ask(Kind::DETOKENIZE, &request, Kind::DETOKENIZE_REPLY)?;
-        Ok(reply.text)
+        let request = v1::DetokenizeRequest { model: self.model(), ids };
+        Ok(self.ask(&request)?.text)
     }
 
-    fn ask<R: Name + Default>(
-        &mut self,
-        kind: Kind,
-        request: &impl Message,
-        reply_kind: Kind,
-    ) -> Result<R, Failure> {
-        self.n_requests += 1;
-        self.worker.request(kind, self.n_requests, request)?;
-        let frame = self.worker.receive()?;
-        if frame.kind != reply_kind || frame.request_id != self.n_requests {
-            let message = format!("the worker answered {kind} with {}", frame.kind);
+    /// The name of the daemon's model; a worker has one without a name.
+    fn model(&self) -> String {
+        match self {
+            Self::Worker { .. } => String::new(),
+            Self::Daemon { model, .. } => model.clone(),
+        }
+    }
+
+    fn ask<R: Unary>(&mut self, request: &R) -> Result<R::Reply, Failure> {
+        let (worker, n_requests) = match self {
+            Self::Daemon { client, .. } => return Ok(client.call(request)?),
+            Self::Worker { worker, n_requests } => (worker, n_requests),
+        };
+        *n_requests += 1;
+        worker.request(R::KIND, *n_requests, request)?;
+        let frame = worker.receive()?;
+        if frame.kind != R::REPLY_KIND || frame.request_id != *n_requests {
+            let message = format!("the worker answered {} with {}", R::KIND, frame.kind);
             return Err(RuntimeFailure::internal(message).into());
         }
-        Ok(frame.message::<R>().map_err(RuntimeFailure::from)?)
+        Ok(frame.message().map_err(RuntimeFailure::from)?)
     }
 }
 
