@@ -42,7 +42,7 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
-    /// Others can write to the folder of the socket, and so could put their own in its place.
+    /// Others can write to the folder of the socket, or to one above it, and so could put their own in its place.
     #[error("the folder {} is not safe for a socket: {reason}", .path.display())]
     FolderUnsafe {
         /// The folder.

@@ -131,11 +131,6 @@ impl Stream {
         }
         Ok(())
     }
-
-    /// The same connection, for another thread.
-    pub(crate) fn try_clone(&self) -> Result<Self, Error> {
-        self.0.try_clone().map(Self).map_err(|source| Error::socket("duplicate a connection", source))
-    }
 }
 
 /// Whether somebody listens on the socket at `path`: `None` if nothing is there any more.

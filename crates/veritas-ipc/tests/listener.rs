@@ -233,11 +233,23 @@ fn a_folder_that_others_can_write_to_is_refused() {
 }
 
 #[test]
+fn a_folder_that_others_could_put_another_in_place_of_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("outer").join("run").join("veritas-sdr.sock");
+    let outer = folder.path().join("outer");
+    std::fs::create_dir(&outer).unwrap();
+    for (mode, is_safe) in [(0o755, true), (0o1777, true), (0o777, false)] {
+        std::fs::set_permissions(&outer, Permissions::from_mode(mode)).unwrap();
+        let outcome = bind(&path);
+        let is_refused = matches!(outcome, Err(Error::FolderUnsafe { .. }));
+        assert_eq!((outcome.is_ok(), is_refused), (is_safe, !is_safe), "{mode:o}: {outcome:?}");
+    }
+}
+
+#[test]
 fn a_folder_of_another_user_is_refused() {
     if !is_root() {
-        let _ =
-            std::io::Write::write_all(&mut std::io::stderr(), b"not run: only root can give a folder away\n");
-        return;
+        return not_run("only root can give a folder away");
     }
     let folder = folder();
     std::os::unix::fs::chown(folder.path(), Some(4242), None).unwrap();
@@ -250,4 +262,10 @@ fn a_listener_outside_a_runtime_says_so() {
     let folder = folder();
     let listener = bind(&folder.path().join("veritas-sdr.sock")).unwrap();
     assert!(matches!(listener.incoming(), Err(Error::Socket { .. })));
+}
+
+/// Tells the person who reads the output why a test has shown nothing.
+#[allow(clippy::print_stderr, reason = "that is its purpose")]
+fn not_run(why: &str) {
+    eprintln!("not run: {why}");
 }

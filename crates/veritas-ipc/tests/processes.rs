@@ -1,5 +1,5 @@
-//! What a listener does where another process is needed: one that is killed, has a umask or a directory of its own, or
-//! belongs to another user.
+//! What listener and client do where another process is needed: one that is killed or stopped, has a umask or a directory
+//! of its own, or belongs to another user.
 #![cfg(unix)]
 
 use std::fs::Permissions;
@@ -9,8 +9,15 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use veritas_ipc::{Error, Listener, SocketMode};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use veritas_ipc::blocking::Client;
+use veritas_ipc::{
+    ClientOptions, Connection, Error, FrameReader, FrameWriter, Handshake, HandshakeConfig, Listener, Peer,
+    SocketMode, session_id,
+};
+use veritas_proto::{Kind, v1};
 
 fn mode_of(path: &Path) -> u32 {
     path.symlink_metadata().unwrap().mode() & 0o7777
@@ -71,6 +78,58 @@ fn child_that_serves() {
 }
 
 #[test]
+fn a_daemon_that_is_stopped_cannot_hold_a_client_and_answers_when_it_goes_on() {
+    let folder = folder();
+    let path = folder.path().join("veritas-sdr.sock");
+    let mut daemon =
+        child("child_that_answers", &path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut daemon, "bound");
+    let pid = Pid::from_child(&daemon);
+    kill_process(pid, Signal::STOP).unwrap();
+    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped());
+    let options = |limit| ClientOptions { timeout: Some(limit), ..ClientOptions::default() };
+    let probe = |limit| Client::probe(&path, &options(limit), &v1::LiveRequest {});
+    let outcome = probe(Duration::from_millis(100));
+    assert!(matches!(outcome, Err(Error::Timeout { .. })), "{outcome:?}");
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(probe(Duration::from_secs(60)).unwrap().uptime_ms, 5);
+    drop(daemon.stdin.take());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn child_that_answers() {
+    let Some(path) = argument() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let incoming = bind(&path).unwrap().incoming().unwrap();
+        say("bound");
+        loop {
+            let (connection, peer) = incoming.accept().await.unwrap();
+            // A client that has given up in the meantime is no reason to stop.
+            let _ = answer(connection, &peer).await;
+        }
+    });
+}
+
+/// Lets a client in and answers one LIVE.
+async fn answer(connection: Connection, peer: &Peer) -> Result<(), Error> {
+    let (read, write) = connection.into_split();
+    let (mut reader, mut writer) = (FrameReader::new(read, 1 << 20), FrameWriter::new(write));
+    let handshake = Handshake::new(HandshakeConfig::new("test"));
+    let hello = reader.next().await?.ok_or(Error::Disconnected)?;
+    let accepted = handshake.frame(&hello, peer, session_id()?).unwrap();
+    writer.put(Kind::WELCOME, 0, &handshake.welcome(&accepted, Vec::new()));
+    writer.flush().await?;
+    let live = reader.next().await?.ok_or(Error::Disconnected)?;
+    assert_eq!(live.kind, Kind::LIVE);
+    writer.put(Kind::LIVE_REPLY, live.request_id, &v1::LiveReply { uptime_ms: 5 });
+    writer.flush().await
+}
+
+#[test]
 fn a_strange_umask_neither_opens_the_socket_nor_closes_it() {
     // The umask belongs to the whole process, so this happens in one of its own.
     let folder = folder();
@@ -95,11 +154,7 @@ fn child_with_a_strange_umask() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_stranger_is_known_as_such() {
     if !rustix::process::geteuid().is_root() {
-        let _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            b"not run: only root can start a process of another user\n",
-        );
-        return;
+        return not_run("only root can start a process of another user");
     }
     let folder = folder();
     let path = folder.path().join("veritas-sdr.sock");
@@ -151,4 +206,10 @@ fn wait_for_line(child: &mut Child, line: &str) {
     let out = BufReader::new(child.stdout.as_mut().unwrap());
     let is_said = out.lines().map_while(Result::ok).any(|found| found.ends_with(line));
     assert!(is_said, "the child ended before it said {line}");
+}
+
+/// Tells the person who reads the output why a test has shown nothing.
+#[allow(clippy::print_stderr, reason = "that is its purpose")]
+fn not_run(why: &str) {
+    eprintln!("not run: {why}");
 }

@@ -65,11 +65,16 @@ impl Client {
     }
 
     async fn attempts<R: Unary>(&self, request: &R) -> Result<R::Reply, Error> {
+        let end = self.inner.options.timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut pause = BACKOFF_FIRST;
         let mut n_attempts = 1;
         loop {
             match self.attempt(request).await {
                 Err(error) if R::IS_IDEMPOTENT && n_attempts < ATTEMPTS_MAX && may_come_back(&error) => {
+                    // Why the daemon cannot be reached says more than that the time is over.
+                    if end.is_some_and(|end| Instant::now() + pause >= end) {
+                        return Err(error);
+                    }
                     sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF_MAX);
                     n_attempts += 1;

@@ -29,7 +29,7 @@ pub enum Flow {
 #[derive(Debug)]
 pub struct Client {
     reader: Reader,
-    writer: Arc<Writer>,
+    shared: Arc<Shared>,
     options: ClientOptions,
     welcome: v1::Welcome,
     /// The id of the last request.
@@ -70,15 +70,15 @@ impl Client {
     ) -> Result<Self, Error> {
         let stream = connect(path, deadline)?;
         let written = stream.write_all(&options.greeting(requests), deadline);
-        let writer = Arc::new(Writer { stream: stream.try_clone()?, state: Mutex::default() });
-        let mut reader = Reader::new(stream);
+        let shared = Arc::new(Shared { stream, state: Mutex::default() });
+        let mut reader = Reader::new(Arc::clone(&shared));
         // A daemon that refuses may have closed the connection before the greeting was written; why, it has said.
         let frame = match (reader.frame(deadline), written) {
             (Err(Error::Disconnected), Err(error)) => return Err(error),
             (frame, _) => frame?,
         };
         let welcome = check_welcome(&frame)?;
-        Ok(Self { reader, writer, options: options.clone(), welcome, last_id: 0 })
+        Ok(Self { reader, shared, options: options.clone(), welcome, last_id: 0 })
     }
 
     /// What the daemon said when it let the client in.
@@ -93,7 +93,7 @@ impl Client {
 
     /// A handle that cancels generations of this client from another thread.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle { writer: Arc::clone(&self.writer), options: self.options.clone() }
+        CancelHandle { shared: Arc::clone(&self.shared), options: self.options.clone() }
     }
 
     /// Asks, and waits for the answer.
@@ -107,7 +107,7 @@ impl Client {
         let id = self.next_id();
         let mut bytes = Vec::new();
         veritas_proto::encode(&mut bytes, R::KIND, id, request);
-        self.writer.send(&bytes, deadline).or_else(reading_tells)?;
+        self.shared.send(&bytes, deadline).or_else(reading_tells)?;
         self.reply::<R>(id, deadline)
     }
 
@@ -145,14 +145,14 @@ impl Client {
         veritas_proto::encode(&mut bytes, Kind::GENERATE, id, &request);
         drop(request);
         let deadline = Deadline::new("sending the request", self.options.timeout);
-        let sent = self.writer.begin(id, &bytes, deadline).or_else(reading_tells);
+        let sent = self.shared.begin(id, &bytes, deadline).or_else(reading_tells);
         drop(bytes);
         let outcome = sent.and_then(|()| self.consume(id, credit, on_delta));
         if matches!(outcome, Err(Error::Timeout { .. })) {
             // The daemon need not compute what nobody waits for. If it cannot be told, nothing is worse than before.
-            let _ = self.writer.cancel(Deadline::new("cancelling", Some(CANCEL_POLL)));
+            let _ = self.shared.cancel(Deadline::new("cancelling", Some(CANCEL_POLL)));
         }
-        self.writer.end();
+        self.shared.end();
         outcome
     }
 
@@ -172,13 +172,13 @@ impl Client {
                     if is_wanted && on_delta(delta) == Flow::Cancel {
                         is_wanted = false;
                         let deadline = Deadline::new("cancelling", self.options.timeout);
-                        self.writer.cancel(deadline).or_else(reading_tells)?;
+                        self.shared.cancel(deadline).or_else(reading_tells)?;
                     }
                     if let Some(given) = credit.consume() {
                         let mut bytes = Vec::new();
                         veritas_proto::encode(&mut bytes, Kind::CREDIT, id, &given);
                         let deadline = Deadline::new("giving credit", self.options.timeout);
-                        self.writer.send(&bytes, deadline).or_else(reading_tells)?;
+                        self.shared.send(&bytes, deadline).or_else(reading_tells)?;
                     }
                 }
                 Kind::FINISH => return Ok(frame.message()?),
@@ -192,7 +192,7 @@ impl Client {
     fn generation_frame(&mut self, id: u64) -> Result<Frame, Error> {
         let silence = Deadline::new("the next part of the answer", self.options.silence_timeout);
         loop {
-            let bound = match self.writer.cancelled_at() {
+            let bound = match self.shared.cancelled_at() {
                 Some(at) => Deadline::since(at, "the end of the cancelled request", self.options.timeout),
                 None => silence,
             };
@@ -322,7 +322,7 @@ impl Client {
 /// be used within a signal handler itself.
 #[derive(Clone, Debug)]
 pub struct CancelHandle {
-    writer: Arc<Writer>,
+    shared: Arc<Shared>,
     options: ClientOptions,
 }
 
@@ -333,24 +333,24 @@ impl CancelHandle {
     /// # Errors
     /// If the daemon could not be told.
     pub fn cancel(&self) -> Result<(), Error> {
-        self.writer.cancel(Deadline::new("cancelling", self.options.timeout))
+        self.shared.cancel(Deadline::new("cancelling", self.options.timeout))
     }
 
     /// Forgets a cancellation that came when nothing ran.
     pub fn reset(&self) {
-        self.writer.lock().is_asked = false;
+        self.shared.lock().is_asked = false;
     }
 }
 
-/// The side of a connection that several threads use.
+/// A connection: one thread reads from it, several may write to it.
 #[derive(Debug)]
-struct Writer {
+struct Shared {
     stream: Stream,
-    state: Mutex<WriterState>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct WriterState {
+struct State {
     /// Part of a frame may have been written: nothing sensible can follow it.
     is_broken: bool,
     /// The generation that runs.
@@ -361,8 +361,8 @@ struct WriterState {
     cancelled_at: Option<Instant>,
 }
 
-impl Writer {
-    fn lock(&self) -> std::sync::MutexGuard<'_, WriterState> {
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // The state is whole after every statement, so a panic elsewhere does no harm to it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -371,7 +371,7 @@ impl Writer {
         self.send_locked(&mut self.lock(), bytes, deadline)
     }
 
-    fn send_locked(&self, state: &mut WriterState, bytes: &[u8], deadline: Deadline) -> Result<(), Error> {
+    fn send_locked(&self, state: &mut State, bytes: &[u8], deadline: Deadline) -> Result<(), Error> {
         if state.is_broken {
             return Err(Error::Disconnected);
         }
@@ -402,7 +402,7 @@ impl Writer {
         self.cancel_locked(&mut state, deadline)
     }
 
-    fn cancel_locked(&self, state: &mut WriterState, deadline: Deadline) -> Result<(), Error> {
+    fn cancel_locked(&self, state: &mut State, deadline: Deadline) -> Result<(), Error> {
         let (Some(id), None) = (state.running, state.cancelled_at) else { return Ok(()) };
         let mut bytes = Vec::new();
         veritas_proto::encode(&mut bytes, Kind::CANCEL, id, &v1::Cancel {});
@@ -419,14 +419,14 @@ impl Writer {
 /// The side of a connection that one thread reads.
 #[derive(Debug)]
 struct Reader {
-    stream: Stream,
+    shared: Arc<Shared>,
     decoder: FrameDecoder,
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    fn new(stream: Stream) -> Self {
-        Self { stream, decoder: FrameDecoder::new(BODY_BYTES_MAX), buffer: vec![0; READ_BYTES] }
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, decoder: FrameDecoder::new(BODY_BYTES_MAX), buffer: vec![0; READ_BYTES] }
     }
 
     fn frame(&mut self, deadline: Deadline) -> Result<Frame, Error> {
@@ -434,7 +434,7 @@ impl Reader {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(frame);
             }
-            match self.stream.read(&mut self.buffer, deadline)? {
+            match self.shared.stream.read(&mut self.buffer, deadline)? {
                 0 => return Err(Error::Disconnected),
                 n => self.decoder.push(&self.buffer[..n]),
             }

@@ -54,6 +54,20 @@ fn check(folder: &Path, metadata: &Metadata) -> Result<(), Error> {
             format!("{who} can write to it (mode {mode:04o}); use a folder of your own, of mode 0700");
         return Err(unsafe_because(reason));
     }
+    check_above(folder)
+}
+
+/// Whoever can rename what lies in a folder above can put a whole folder in this one's place. The sticky bit prevents it.
+fn check_above(folder: &Path) -> Result<(), Error> {
+    let whole = folder.canonicalize().map_err(|source| Error::file("find the folder", folder, source))?;
+    for above in whole.ancestors().skip(1) {
+        let metadata = above.metadata().map_err(|source| Error::file("look at the folder", above, source))?;
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o1002 == 0o002 {
+            let reason = format!("everybody can rename what lies in {} (mode {mode:04o})", above.display());
+            return Err(Error::FolderUnsafe { path: folder.to_owned(), reason });
+        }
+    }
     Ok(())
 }
 
