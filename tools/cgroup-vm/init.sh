@@ -58,9 +58,15 @@ run_scenario below shared/below root "no memory controller" control_group
 # A supervisor that was executed again where an earlier one had moved itself. It removes what was left of workers.
 mkdir $groups/alone/veritas-worker-1-1
 run_scenario again alone/veritas-supervisor root required control_group
+
 # A machine that systemd runs, which has not marked the group as delegated.
 mkdir -p /run/systemd/system $groups/system
 run_scenario system system root "is not delegated" control_group
+
+# The same, with the mark that systemd puts on a group that it delegates.
+mkdir $groups/delegated
+/worker mark-delegated $groups/delegated
+run_scenario delegated delegated root required control_group
 
 # Nothing may be left of any worker.
 find $groups -name 'veritas-worker-*' | sed 's/^/left over: /'

@@ -28,7 +28,7 @@ pub struct ProbeContext {
 }
 
 /// The probes, in the order in which they run. Each has an expectation in the default policy.
-pub(crate) const PROBES: [&str; 38] = [
+pub(crate) const PROBES: [&str; 40] = [
     "open_for_reading",
     "open_for_writing",
     "create_file",
@@ -61,6 +61,8 @@ pub(crate) const PROBES: [&str; 38] = [
     "become_dumpable",
     "map_writable_and_executable",
     "make_executable",
+    "map_shared_memory",
+    "map_growing_stack",
     "control_terminal",
     "memory_file",
     "exceed_memory",

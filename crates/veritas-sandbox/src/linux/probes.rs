@@ -75,8 +75,10 @@ fn attempt(name: &str, context: &ProbeContext) -> Attempt {
         "change_user" => call("setuid", libc::SYS_setuid, [0; 4]),
         "raise_limit" => set_limit(),
         "become_dumpable" => call("prctl", libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 1, 0, 0]),
-        "map_writable_and_executable" => map(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, None),
-        "make_executable" => map(libc::PROT_READ | libc::PROT_WRITE, Some(libc::PROT_READ | libc::PROT_EXEC)),
+        "map_writable_and_executable" => map(READ_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE, None),
+        "make_executable" => map(READ_WRITE, libc::MAP_PRIVATE, Some(libc::PROT_READ | libc::PROT_EXEC)),
+        "map_shared_memory" => map(READ_WRITE, libc::MAP_SHARED, None),
+        "map_growing_stack" => map(READ_WRITE, libc::MAP_PRIVATE | libc::MAP_GROWSDOWN, None),
         "control_terminal" => control_terminal(),
         "memory_file" => descriptor("memfd_create", libc::SYS_memfd_create, [address(c"probe"), 0, 0, 0]),
         "exceed_memory" => of_rustix("memory beyond the limit is mapped", rlimits::exceed_memory()),
@@ -340,26 +342,21 @@ fn set_limit() -> Attempt {
     if answer < 0 { Err(last_errno()) } else { Ok("a limit is set".to_owned()) }
 }
 
-/// Maps a page with the protection, and gives it another where one is said.
-fn map(protection: c_int, later: Option<c_int>) -> Attempt {
+const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
+
+/// Maps a page of memory with the protection and the flags, and gives it another protection where one is said.
+fn map(protection: c_int, flags: c_int, later: Option<c_int>) -> Attempt {
     let length = rustix::param::page_size();
     // SAFETY: a new mapping at an address that the kernel chooses; it is unmapped before anybody else knows it.
     unsafe {
-        let start = libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            protection,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        );
+        let start = libc::mmap(std::ptr::null_mut(), length, protection, flags | libc::MAP_ANONYMOUS, -1, 0);
         if start == libc::MAP_FAILED {
             return Err(last_errno());
         }
         let answer = later.map_or(0, |later| libc::mprotect(start, length, later));
         let errno = last_errno();
         libc::munmap(start, length);
-        if answer < 0 { Err(errno) } else { Ok("memory is executable".to_owned()) }
+        if answer < 0 { Err(errno) } else { Ok("the memory is there".to_owned()) }
     }
 }
 

@@ -22,6 +22,10 @@ pub(crate) fn run(role: &str, args: &[&str]) -> bool {
     match role {
         "worker" => worker(args[0].parse().unwrap()),
         "try-namespaces" => try_namespaces(),
+        "contained" => contained(),
+        "mark-delegated" => {
+            rustix::fs::setxattr(args[0], "user.delegate", b"1", rustix::fs::XattrFlags::empty()).unwrap()
+        }
         "refuse-network" => refuse_network(),
         "not-a-worker" => assert!(matches!(inherited(0), Err(Error::NotInherited { fd: 3, .. }))),
         "supervisor" => supervise(),
@@ -41,6 +45,34 @@ fn try_namespaces() {
     // SAFETY: numbers alone; the process ends right away.
     let answer = unsafe { libc::unshare(all) };
     std::process::exit(i32::from(answer != 0));
+}
+
+/// Forbids what the usual containers forbid, and runs all tests.
+fn contained() {
+    use seccompiler::{
+        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    };
+    use std::os::unix::process::CommandExt;
+    let target = if cfg!(target_arch = "x86_64") {
+        seccompiler::TargetArch::x86_64
+    } else {
+        seccompiler::TargetArch::aarch64
+    };
+    let new_user = libc::CLONE_NEWUSER as u64;
+    let makes_namespaces =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(new_user), new_user)
+            .unwrap();
+    let rules = [
+        (libc::SYS_clone, vec![SeccompRule::new(vec![makes_namespaces]).unwrap()]),
+        (libc::SYS_unshare, Vec::new()),
+        (libc::SYS_mount, Vec::new()),
+        (libc::SYS_pivot_root, Vec::new()),
+    ];
+    let forbidden = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules.into(), SeccompAction::Allow, forbidden, target).unwrap();
+    let program = seccompiler::BpfProgram::try_from(filter).unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+    panic!("{}", std::process::Command::new("/proc/self/exe").exec());
 }
 
 /// Refuses the network while another thread exists already, and looks from both.
