@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use veritas_proto::v1;
 
 use crate::failure::Failure;
+use crate::screen::Screen;
 use crate::{report, terminal};
 
 /// The answers to one request.
@@ -128,7 +129,7 @@ pub(crate) fn print_json(finish: &v1::Finish, with_prompt_logprobs: bool) -> Res
 
 /// Ends the text on stdout with a line's end, and says on stderr how fast it came.
 pub(crate) fn print_text(finish: &v1::Finish, streamed: bool, quiet: bool) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     if streamed {
         writeln!(stdout)?;
     } else {

@@ -21,3 +21,5 @@ pub(crate) mod status;
 pub(crate) mod talk;
 pub(crate) mod template;
 pub(crate) mod tokenize;
+
+pub(crate) use input::stdin_text;

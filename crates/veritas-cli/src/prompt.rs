@@ -1,16 +1,12 @@
 //! From the flags of a prompt to a request.
 
-use std::io::Read;
-
 use veritas_proto::v1;
 use veritas_proto::v1::generate_request::Prompt;
 
 use crate::args::{PromptArgs, SamplingArgs};
 use crate::commands::conversation::check_date;
+use crate::commands::stdin_text;
 use crate::failure::Failure;
-
-/// Bytes of a prompt that is read from stdin: far beyond any context, so that a pipe that never ends is an error.
-const PROMPT_BYTES_MAX: u64 = 256 << 20;
 
 /// The request that the flags describe. With `json` the log-probability of each token is asked for, since the report
 /// lists it.
@@ -39,8 +35,7 @@ pub(crate) fn request(
 fn read(args: &PromptArgs) -> Result<String, Failure> {
     match args.prompt.as_deref() {
         Some("-") => {
-            let mut text = String::new();
-            std::io::stdin().lock().take(PROMPT_BYTES_MAX).read_to_string(&mut text)?;
+            let text = stdin_text()?;
             // The line's end belongs to the way the text was sent, not to the text.
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -16,6 +16,7 @@ use crate::args::ChatArgs;
 use crate::commands::conversation::{Conversation, check_date};
 use crate::commands::talk::Talk;
 use crate::failure::{Code, Failure};
+use crate::screen::Screen;
 use crate::{answer, interrupt, report, terminal};
 
 const HELP: &str = "\
@@ -252,7 +253,7 @@ impl Chat<'_, '_> {
     fn generate(&mut self) -> Result<String, Failure> {
         let request = self.request();
         let shows = !self.args.output.json;
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = Screen::stdout(false);
         let finish = self.talk.generate(&request, &mut |part| {
             if shows && !part.text.is_empty() {
                 stdout.write_all(part.text.as_bytes())?;

@@ -8,6 +8,7 @@ use veritas_proto::v1;
 use crate::commands::talk::Remote;
 use crate::daemon_args::{GenerateArgs, Priority};
 use crate::failure::Failure;
+use crate::screen::Screen;
 use crate::{answer, interrupt, prompt, report};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
@@ -20,7 +21,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     request.priority = priority(args.priority).into();
     request.deadline_ms = args.deadline_ms.unwrap_or(0);
     let mut remote = Remote::connect(&args.daemon, args.model.as_deref().unwrap_or_default())?;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     let finish = remote.generate(request, &mut |part| {
         if args.stream_json {
             let delta = json!({"index": part.index, "text": part.text, "ids": part.ids});

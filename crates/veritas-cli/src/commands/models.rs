@@ -11,6 +11,7 @@ use crate::commands::status::{connect, model_json};
 use crate::daemon_args::{AskArgs, ModelsArgs, ModelsCommand};
 use crate::failure::{Code, Failure};
 use crate::report;
+use crate::screen::Screen;
 
 pub(crate) fn run(args: &ModelsArgs) -> Result<(), Failure> {
     match &args.command {
@@ -27,9 +28,9 @@ pub(crate) fn run(args: &ModelsArgs) -> Result<(), Failure> {
             client.set_timeout(None);
             client.model_unload(name)?;
             if ask.output.json {
-                writeln!(std::io::stdout().lock(), "{}", json!({"unloaded": name}))?;
+                writeln!(Screen::stdout(false), "{}", json!({"unloaded": name}))?;
             } else if !ask.output.quiet {
-                writeln!(std::io::stdout().lock(), "{name} is unloaded")?;
+                writeln!(Screen::stdout(false), "{name} is unloaded")?;
             }
             Ok(())
         }
@@ -44,7 +45,7 @@ fn text(path: &Path) -> Result<&str, Failure> {
 
 /// Prints models: as a list, or the only one.
 fn print(ask: &AskArgs, models: &[v1::Model], as_list: bool) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     if ask.output.json {
         let json = match models {
             [model] if !as_list => model_json(model),

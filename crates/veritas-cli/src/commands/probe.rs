@@ -12,6 +12,7 @@ use crate::commands::status::model_json;
 use crate::daemon_args::ProbeArgs;
 use crate::failure::Failure;
 use crate::report;
+use crate::screen::Screen;
 
 /// `live`: the supervisor's loop turns.
 pub(crate) fn live(args: &ProbeArgs) -> Result<(), Failure> {
@@ -65,7 +66,7 @@ fn ask<R: Unary>(args: &ProbeArgs, request: &R) -> Result<R::Reply, Failure> {
 }
 
 fn answer(args: &ProbeArgs, yes: bool, json: &Value, text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     if args.output.json {
         writeln!(stdout, "{}", report::line(json))?;
     } else if !args.output.quiet {

@@ -5,6 +5,7 @@ use std::io::Write;
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::load::{open_model, serve};
+use crate::screen::Screen;
 use crate::{answer, interrupt, prompt};
 
 /// The number of the one request.
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         served.describe();
     }
     let streams = !args.output.json && n_choices == 1;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     let finish = served.generate(REQUEST, &request, &mut |part| {
         if streams && !part.text.is_empty() {
             stdout.write_all(part.text.as_bytes())?;

@@ -11,6 +11,7 @@ use veritas_proto::v1;
 use crate::daemon_args::AskArgs;
 use crate::failure::Failure;
 use crate::report;
+use crate::screen::Screen;
 
 /// How long an answer from the daemon's state may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,19 +25,19 @@ pub(crate) fn connect(args: &AskArgs) -> Result<Client, Failure> {
 pub(crate) fn status(args: &AskArgs) -> Result<(), Failure> {
     let status = connect(args)?.status()?;
     let text = if args.output.json { report::line(&status_json(&status)) + "\n" } else { table(&status) };
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    Ok(Screen::stdout(false).write_all(text.as_bytes())?)
 }
 
 /// `metrics`.
 pub(crate) fn metrics(args: &AskArgs) -> Result<(), Failure> {
     let text = connect(args)?.metrics()?;
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    Ok(Screen::stdout(false).write_all(text.as_bytes())?)
 }
 
 /// `drain`.
 pub(crate) fn drain(args: &AskArgs) -> Result<(), Failure> {
     let reply = connect(args)?.drain()?;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     if args.output.json {
         writeln!(stdout, "{}", json!({"running": reply.running}))?;
     } else if !args.output.quiet {
@@ -48,7 +49,7 @@ pub(crate) fn drain(args: &AskArgs) -> Result<(), Failure> {
 /// `reload`.
 pub(crate) fn reload(args: &AskArgs) -> Result<(), Failure> {
     let reply = connect(args)?.reload()?;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Screen::stdout(false);
     if args.output.json {
         let json = json!({"applied": reply.applied, "ignored": reply.ignored});
         writeln!(stdout, "{}", report::line(&json))?;
