@@ -140,7 +140,7 @@ build_kernel() {
     kernel=$cache/kernel-$(sha256sum "$here/kernel.config" | cut -c1-16)
     [[ -f $kernel ]] && return
     note "building a kernel (some minutes, once)"
-    install_packages bc bison flex gcc libc6-dev lz4 make linux-source xz-utils
+    install_packages bc bison flex gcc libc6-dev libelf-dev lz4 make linux-source xz-utils
     local work source
     work=$(mktemp -d "$cache/build.XXXXXX")
     source=$(find /usr/src -maxdepth 1 -name 'linux-source-*.tar.xz' | sort -V | tail -n 1)

@@ -45,11 +45,11 @@ fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The process that `parent` has started.
+/// The worker that `parent` has started, from when it has a name of its own: it is being confined, or is.
 fn child_of(parent: u32) -> Option<u32> {
     let is_child = |pid: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        field(&status, "PPid:") == parent.to_string()
+        field(&status, "PPid:") == parent.to_string() && field(&status, "Name:") == "veritas-worker"
     };
     let processes = std::fs::read_dir("/proc").expect("/proc");
     processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).find(is_child)

@@ -8,7 +8,7 @@ use std::io::BufReader;
 use serde_json::{Value, json};
 use veritas_testkit::test_data;
 use veritas_tokenizer::Tokenizer;
-use veritas_tokenizer::chat::{ChatInput, ChatTemplate, Date};
+use veritas_tokenizer::chat::{ChatInput, ChatTemplate, Date, Rendered};
 
 /// Vocabularies of different families; most templates are not theirs, so that their control tokens are text to
 /// the template, which is the harder case.
@@ -173,10 +173,13 @@ fn no_role_adds_a_control_token_in_any_template() {
                     .any(|literal| template.source().contains(literal))
             };
             let hostile = names_in(&texts).into_iter().filter(|role| !is_named(role)).collect::<Vec<_>>();
-            for roles in hostile.chunks(16).chain(hostile.chunks(1)) {
+            for roles in hostile.chunks(16) {
                 let honest = vec!["quux"; roles.len()];
-                if let Some(found_here) = found(roles) {
-                    assert_eq!(Some(found_here), found(&honest), "{file} {roles:?}");
+                // Where the template refuses some of them together, each is tried on its own.
+                let together = found(roles).map(|found| (found, roles));
+                let alone = roles.chunks(1).filter_map(|role| Some((found(role)?, role)));
+                for (counts, roles) in together.map_or_else(|| alone.collect(), |all| vec![all]) {
+                    assert_eq!(Some(counts), found(&honest[..roles.len()]), "{file} {roles:?}");
                     n_checked += 1;
                 }
             }
@@ -205,9 +208,13 @@ fn no_role_becomes_a_control_token_whose_ends_a_template_has() {
                     let chat = input(json!([{"role": role, "content": "."}]), None);
                     let rendered = template.render_guarded(&chat, &texts).unwrap();
                     assert_eq!(rendered.plain_text(), template.render(&chat).unwrap(), "{name} {control}");
-                    let ids = tokenizer.encode_rendered(&rendered).unwrap();
-                    let is_forged = |id: &u32| tokenizer.token_text(*id).unwrap() == *control;
-                    assert!(!ids.iter().any(is_forged), "{name} {control} {role} {source}: {ids:?}");
+                    let count = |rendered| {
+                        let ids = tokenizer.encode_rendered(rendered).unwrap();
+                        ids.into_iter().filter(|&id| tokenizer.token_text(id).unwrap() == *control).count()
+                    };
+                    // A vocabulary may begin or end every text with it.
+                    let none = Rendered { text: String::new(), guard: None };
+                    assert_eq!(count(&rendered), count(&none), "{name} {control} {role} {source}");
                     n_checked += 1;
                 }
             }
