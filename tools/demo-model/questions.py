@@ -1,4 +1,8 @@
-"""The product questions of qa.toml: which wordings are held out, and how training varies the others."""
+"""The product questions of qa.toml: which wordings are held out, and how training varies the others.
+
+The wordings of qa.toml and wordings.toml are all trained. Those of pool.toml were written before the
+held-out ones were drawn: 20 of them, at most one an entry, by a fixed seed. The others are trained.
+"""
 
 import json
 import random
@@ -8,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 N_HELDOUT = 20
-HELDOUT_SEED = 2025
+HELDOUT_SEED = 2026
 
 PRODUCT = "Veritas SDR"
 NAMES = [PRODUCT] * 12 + ["veritas-sdr", "veritas sdr", "Veritas", "VERITAS SDR", "it", "this program", "the program",
@@ -16,7 +20,8 @@ NAMES = [PRODUCT] * 12 + ["veritas-sdr", "veritas sdr", "Veritas", "VERITAS SDR"
 # Each rule turns a way of asking into others that mean the same.
 SYNONYMS = [
     (r"^How do I ", ["How can I ", "How should I ", "How would I ", "How does one ", "How do you ", "How to ", "What is the way to ",
-                     "Can you tell me how to ", "Tell me how to ", "I want to ", "Explain how to ", "I need to know how to "]),
+                     "Can you tell me how to ", "Tell me how to ", "I want to ", "Explain how to ", "I need to know how to ", "What do I do to ", "What must I do to ",
+                     "How might I ", "I would like to ", "Show me how to ", "Which way do I ", "How am I to ", "Help me to "]),
     (r"^How can I ", ["How do I ", "How could I ", "How to ", "Is there a way to "]),
     (r"^Can I ", ["Could I ", "May I ", "Is it possible to ", "Am I able to "]),
     (r"^What is ", ["What's ", "What exactly is ", "Explain ", "Describe ", "Define ", "Do you know what is ", "What would be ",
@@ -44,7 +49,25 @@ SYNONYMS = [
     (r"\bdaemon\b", ["daemon", "server", "service", "running daemon"]),
     (r"\bcommand line\b", ["terminal", "shell", "console"]),
     (r"\bstart\b", ["launch", "run", "start"]),
-    (r"\bsee\b", ["view", "see", "look at", "find"]),
+    (r"\bsee\b", ["view", "see", "look at", "find", "learn", "check"]),
+    (r"\blimit\b", ["limit", "cap", "restrict", "bound", "shorten"]),
+    (r"\bforce\b", ["force", "constrain", "oblige", "compel"]),
+    (r"\b(stop|end) the (daemon|server)", [r"stop the \2", r"terminate the \2", r"halt the \2", r"end the \2", r"shut down the \2", r"kill the \2"]),
+    (r"\bmeasure\b", ["measure", "determine", "find", "assess", "gauge"]),
+    (r"\bget\b", ["get", "obtain", "receive", "have", "produce"]),
+    (r"\buse\b", ["use", "apply", "employ", "work with", "try"]),
+    (r"\bchange\b", ["change", "alter", "modify", "adjust", "affect"]),
+    (r"\bgive\b", ["give", "supply", "provide", "pass", "hand over"]),
+    (r"\bload\b", ["load", "open", "bring in"]),
+    (r"\bhappens\b", ["happens", "occurs", "follows"]),
+    (r"\bsupported\b", ["supported", "available", "possible", "offered"]),
+    (r"\bneed\b", ["need", "require", "have to have"]),
+    (r"\bconvert\b", ["convert", "turn", "transform"]),
+    (r"\bcompute\b", ["compute", "calculate", "create", "produce"]),
+    (r"\bdetect\b", ["detect", "notice", "recognise", "spot", "find"]),
+    (r"\bverify\b", ["verify", "check", "confirm", "validate"]),
+    (r"\bprotected\b", ["protected", "secured", "guarded", "safe"]),
+    (r"\btell\b", ["tell", "say", "inform"]),
 ]
 PREFIXES = ["Please tell me: ", "Hi, ", "Hello! ", "Hello, ", "Quick question: ", "I wonder: ", "Tell me, ", "Say, ", "Hey, ", "So, ",
             "One question: ", "Question: ", "Please answer: ", "Excuse me, ", "I would like to know: ", "And ", "Okay, "]
@@ -64,13 +87,16 @@ def normal(text):
 
 
 def split(entries):
-    """(trained wordings per entry, held-out pairs). At most one held-out wording an entry, never the first."""
+    """(trained wordings per entry, held-out pairs)."""
     rng = random.Random(HELDOUT_SEED)
-    chosen = {i: rng.randrange(1, len(entries[i]["wordings"])) for i in sorted(rng.sample(range(len(entries)), N_HELDOUT))}
-    heldout = [{"id": entries[i]["id"], "question": entries[i]["wordings"][j].replace("{V}", PRODUCT), "answer": entries[i]["answer"]}
-               for i, j in chosen.items()]
+    pool = tomllib.loads((HERE / "pool.toml").read_text())
     further = tomllib.loads((HERE / "wordings.toml").read_text())
-    trained = [[w for j, w in enumerate(e["wordings"]) if chosen.get(i) != j] + further[e["id"]] for i, e in enumerate(entries)]
+    drawn = sorted(rng.sample(range(len(entries)), N_HELDOUT))
+    chosen = {i: rng.randrange(len(pool[entries[i]["id"]])) for i in drawn}
+    heldout = [{"id": entries[i]["id"], "question": pool[entries[i]["id"]][j].replace("{V}", PRODUCT), "answer": entries[i]["answer"]}
+               for i, j in chosen.items()]
+    trained = [[*e["wordings"], *further.get(e["id"], []), *(w for j, w in enumerate(pool[e["id"]]) if chosen.get(i) != j)]
+               for i, e in enumerate(entries)]
     return trained, heldout
 
 

@@ -7,9 +7,12 @@ On a busy machine that is several times as fast as one process of several thread
 for its slowest thread after each operator.
 
 The learning rate follows the wall clock: warm-up, a plateau, and a linear descent to zero over the
-last 52 % of the time; near the end rows grow from 256 to 512 and then to 1024 positions. OUT/last.pt
+last 52 % of the time, or from --decay-from on; near the end rows grow from 256 to 512 and then to 1024 positions. OUT/last.pt
 is written every few minutes and is taken up again when the program is started again; OUT/log.jsonl
 records each step that is printed, so that the number of tokens that were seen is known.
+
+--start GGUF begins with the dequantised weights of an exported file instead of random ones. A lower
+rate suits that, such as --rate 0.6 --decay-from 0.15.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from export import read
 from generate import NO_LOSS
 from model import Config, Llama
 
@@ -98,8 +102,8 @@ def validation_loss(model, rows, n_batches=6):
     return sum(loss_of(model, *rows.batch(16, 256)).item() for _ in range(n_batches)) / n_batches
 
 
-def rate(share):
-    return 1.0 if share < DECAY_FROM else max(0.0, (1 - share) / (1 - DECAY_FROM))
+def rate(share, decay_from):
+    return 1.0 if share < decay_from else max(0.0, (1 - share) / (1 - decay_from))
 
 
 def average_gradients(parameters, n_ranks):
@@ -118,7 +122,8 @@ def train(args, rank):
     torch.manual_seed(args.seed)
     if args.ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{(args.out / 'ranks').resolve()}", rank=rank, world_size=args.ranks)
-    model = Llama(Config())
+    model = read(args.start) if args.start else Llama(Config())
+    model.train()
     parameters = list(model.parameters())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and n.startswith("blk")]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and n.startswith("blk"))]
@@ -157,7 +162,7 @@ def train(args, rank):
         if share >= 1:
             break
         _, n_positions, n_rows = [s for s in STAGES if share >= s[0]][-1]
-        factor = rate(share) * min(1.0, (step + 1) / 60)
+        factor = args.rate * rate(share, args.decay_from) * min(1.0, (step + 1) / 60)
         for o, base in zip(optimisers, (MATRIX_RATE, OTHER_RATE)):
             for group in o.param_groups:
                 group["lr"] = base * factor
@@ -181,6 +186,9 @@ def main():
     args.add_argument("--minutes", type=float, default=70)
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--ranks", type=int, default=2)
+    args.add_argument("--start", type=Path, help="an exported file whose weights are the first ones")
+    args.add_argument("--rate", type=float, default=1.0, help="the learning rate, as a multiple of that for random weights")
+    args.add_argument("--decay-from", type=float, default=DECAY_FROM, help="the share of the time at which the rate begins to fall")
     args = args.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "ranks").unlink(missing_ok=True)

@@ -6,6 +6,10 @@ places and the objects of a story hold together from its first sentence to its l
 made here; nothing is taken from elsewhere.
 """
 
+import random
+
+EVALUATION_SEED = 77_003
+
 NAMES = {
     "she": ["Mira", "Lena", "Anna", "Ruby", "Nora", "Ida", "Tessa", "Olga", "Pia", "Wanda", "Clara", "Elsa"],
     "he": ["Tobin", "Oskar", "Finn", "Hugo", "Milo", "Jonas", "Rufus", "Otto", "Bruno", "Emil", "Karl", "Nils"],
@@ -197,7 +201,7 @@ def contest(s):
 
 def wise(s):
     s.opening(); s.home()
-    s.say("{h} wanted to know what was behind the {r}.", "One {day}, {h} found an old map of the {r}.", "{h} had heard that {ac} {o} was hidden at the {r}.")
+    s.say("{h} wanted to know what was behind the {r}.", "One {day}, {h} heard a tale about the {r}.", "{h} had heard that {ac} {o} was hidden at the {r}.")
     s.say("{His} friend {f}, {af}, came along.", "{f}, {af} and a good friend, went with {him}.")
     s.say("They walked past the {q} and up a long path.", "First they went to the {q}.", "The way to the {r} was long.")
     s.say("There they met an old {ek} named {e}.", "By a fire sat an old {ek} named {e}.")
@@ -239,6 +243,15 @@ def tidy(text):
 
 def story(rng):
     return tidy(tell(rng).text())
+
+
+def evaluation_openings(n):
+    """The openings that evaluate.py lets a model continue; the generator of the training text leaves them out."""
+    rng = random.Random(EVALUATION_SEED)
+    for _ in range(n):
+        story = Story(rng)
+        story.opening()
+        yield story.text()
 
 
 def sentence(rng):
