@@ -663,6 +663,8 @@ impl Core {
                 late.push((id, format!("the client took nothing of its stream for {} ms", slow.as_millis())));
             }
         }
+        // In the order in which they came, so that what follows does not depend on a hash.
+        late.sort_unstable_by_key(|(id, _)| *id);
         for (id, message) in late {
             self.fail(id, &Failure::new(Code::Timeout, message), now);
         }
