@@ -3,6 +3,7 @@
 use veritas_mem::AlignedBuf;
 use veritas_quant::activation::ActivationFormat;
 
+use crate::columns::{ColumnTiles, Row};
 use crate::lanes::LANES;
 use crate::table::Kernels;
 use crate::team::Team;
@@ -10,6 +11,9 @@ use crate::tile::DisjointChunks;
 
 /// Activation rows that one task of [`Activations::prepare`] converts.
 const ROWS_PER_TASK: usize = 4;
+
+/// From this many quantised rows on they are also put side by side.
+const COLUMNS_MIN: usize = 17;
 
 /// A batch of activation rows, converted once and used by every product of the same format. The buffers are kept from
 /// one [`Activations::prepare`] to the next.
@@ -29,6 +33,8 @@ pub struct Activations {
     scale_stride: usize,
     sums: AlignedBuf<i16>,
     sum_stride: usize,
+    /// The quantised rows once more, side by side, where the level has a kernel that reads them so.
+    columns: ColumnTiles,
 }
 
 impl Activations {
@@ -54,6 +60,7 @@ impl Activations {
         self.format = Some(format);
         self.rows = rows;
         self.cols = cols;
+        self.columns.clear();
         match format {
             ActivationFormat::F32 => self.prepare_f32(team, x, cols.next_multiple_of(LANES), copy_row),
             ActivationFormat::Bf16 => self.prepare_f32(team, x, cols.next_multiple_of(2 * LANES), bf16_row),
@@ -97,6 +104,11 @@ impl Activations {
     /// The sum of each 16 quantised activations.
     pub(crate) fn sum_row(&self, row: usize) -> &[i16] {
         &self.sums[row * self.sum_stride..][..self.cols / 16]
+    }
+
+    /// The rows side by side, if they are many and the level has a kernel for it.
+    pub(crate) fn columns(&self) -> Option<&ColumnTiles> {
+        self.columns.layout().is_some().then_some(&self.columns)
     }
 
     fn prepare_f32(&mut self, team: &Team, x: &[f32], stride: usize, convert: fn(&[f32], &mut [f32])) {
@@ -143,6 +155,13 @@ impl Activations {
                 sums_rest.fill(0);
             }
         });
+        if kernels.reads_columns() && rows >= COLUMNS_MIN {
+            let mut columns = std::mem::take(&mut self.columns);
+            let format = self.format.expect("set by `prepare`");
+            let row = |i: usize| Row { q: self.q_row(i), scales: self.scale_row(i), sums: self.sum_row(i) };
+            columns.pack(team, format, rows, cols, row);
+            self.columns = columns;
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod activations;
 mod attention;
+mod columns;
 mod elementwise;
 mod error;
 mod float;

@@ -1,5 +1,7 @@
 //! The product of a weight matrix and a batch of activations.
 
+use std::ops::Range;
+
 use veritas_quant::GgmlType;
 use veritas_quant::activation::ActivationFormat;
 
@@ -17,6 +19,13 @@ const TASKS_PER_THREAD: usize = 8;
 
 /// Most weight bytes of a task, so that a tile's unpacked rows stay in the second-level cache.
 const TASK_BYTES_MAX: usize = 256 << 10;
+
+/// Weight rows of a panel: what [`Tasks::of_panels`] cuts by.
+const PANEL_ROWS: usize = 32;
+
+/// Most bytes of the sums of a task's panels: with the activations of a stretch of K they stay in the second-level
+/// cache.
+const PANEL_SUMS_MAX: usize = 512 << 10;
 
 /// A weight matrix as it lies in the file: `rows` outputs of `cols` weights each.
 #[derive(Clone, Copy, Debug)]
@@ -73,15 +82,49 @@ fn run(
     acts: &Activations,
     out: &mut [f32],
 ) {
-    let task_rows = task_rows(w.rows, row_bytes, team.n_threads());
+    let tasks = match acts.columns() {
+        Some(columns) => Tasks::of_panels(w.rows, columns.n_columns(), team.n_threads()),
+        None => Tasks::of_rows(w.rows, row_bytes, team.n_threads()),
+    };
     let output = TileOutput::new(out, acts.rows(), w.rows);
-    team.run(w.rows.div_ceil(task_rows), &|task, _thread| {
-        let first = task * task_rows;
-        let n_rows = task_rows.min(w.rows - first);
-        let data = &w.data[first * row_bytes..][..n_rows * row_bytes];
+    team.run(tasks.n, &|task, _thread| {
+        let Range { start, end } = tasks.rows(task);
+        let data = &w.data[start * row_bytes..end * row_bytes];
         // SAFETY: tasks cover disjoint ranges of rows. The kernel came from a table whose level this machine has.
-        unsafe { kernel(data, n_rows, w.cols, acts, &mut output.writer(first, n_rows)) };
+        unsafe { kernel(data, end - start, w.cols, acts, &mut output.writer(start, end - start)) };
     });
+}
+
+/// Weight rows cut into tasks of about the same size.
+#[derive(Clone, Copy, Debug)]
+struct Tasks {
+    n_rows: usize,
+    /// Tasks begin at multiples of this.
+    step: usize,
+    n: usize,
+}
+
+impl Tasks {
+    /// For panels of all columns: as many as fit with their sums into [`PANEL_SUMS_MAX`], and as many tasks for each
+    /// thread.
+    fn of_panels(n_rows: usize, n_columns: usize, n_threads: usize) -> Self {
+        let panels = n_rows.div_ceil(PANEL_ROWS);
+        let most = (PANEL_SUMS_MAX / (PANEL_ROWS * size_of::<f32>() * n_columns.max(1))).max(1);
+        let n = panels.div_ceil(most).next_multiple_of(n_threads).min(panels);
+        Self { n_rows, step: PANEL_ROWS, n }
+    }
+
+    /// For kernels that walk the rows.
+    fn of_rows(n_rows: usize, row_bytes: usize, n_threads: usize) -> Self {
+        let n = n_rows.div_ceil(task_rows(n_rows, row_bytes, n_threads));
+        Self { n_rows, step: ROWS_STEP.min(n_rows), n }
+    }
+
+    fn rows(&self, task: usize) -> Range<usize> {
+        let steps = self.n_rows.div_ceil(self.step);
+        let start = |task: usize| (steps * task / self.n * self.step).min(self.n_rows);
+        start(task)..start(task + 1)
+    }
 }
 
 /// Weight rows of one task.

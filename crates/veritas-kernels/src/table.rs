@@ -287,6 +287,11 @@ impl Kernels {
         call!(self.rope(style, x, cos, sin));
     }
 
+    /// Whether the level's products of many quantised rows read them side by side.
+    pub(crate) fn reads_columns(&self) -> bool {
+        self.isa() == Isa::Avx512
+    }
+
     /// The kernel of a weight type, or `None`. The machine has its level.
     pub(crate) fn rows_kernel(&self, ty: GgmlType) -> Option<RowsKernel> {
         (self.table.float_rows)(ty).or_else(|| (self.table.quant_rows)(ty))

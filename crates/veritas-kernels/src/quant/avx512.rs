@@ -7,11 +7,14 @@
 //! Few activation rows: the readers of `avx2`. They are bound by memory, and every machine of this level
 //! has their instructions.
 
+mod panel;
+mod prompt;
 mod tile;
 
 use veritas_quant::GgmlType;
 use veritas_quant::unpack::{self, Format};
 
+use self::panel::{Fill, Portable, Vectors};
 use super::avx2::{self, Direct};
 use crate::Activations;
 use crate::table::RowsKernel;
@@ -20,19 +23,19 @@ use crate::tile::TileWriter;
 /// The kernel of a type, or `None` where only the portable one exists.
 pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
     Some(match ty {
-        GgmlType::Q4_0 => direct_rows::<unpack::Q4_0>,
-        GgmlType::Q5_0 => direct_rows::<unpack::Q5_0>,
-        GgmlType::Q8_0 => direct_rows::<unpack::Q8_0>,
-        GgmlType::Q4_K => direct_rows::<unpack::Q4_K>,
-        GgmlType::Q5_K => direct_rows::<unpack::Q5_K>,
-        GgmlType::Q6_K => direct_rows::<unpack::Q6_K>,
-        GgmlType::Q4_1 => direct_rows::<unpack::Q4_1>,
-        GgmlType::Q5_1 => direct_rows::<unpack::Q5_1>,
-        GgmlType::IQ4_NL => direct_rows::<unpack::IQ4_NL>,
-        GgmlType::MXFP4 => direct_rows::<unpack::MXFP4>,
-        GgmlType::Q2_K => direct_rows::<unpack::Q2_K>,
-        GgmlType::Q3_K => direct_rows::<unpack::Q3_K>,
-        GgmlType::IQ4_XS => direct_rows::<unpack::IQ4_XS>,
+        GgmlType::Q4_0 => direct_rows::<unpack::Q4_0, Vectors<unpack::Q4_0>>,
+        GgmlType::Q5_0 => direct_rows::<unpack::Q5_0, Vectors<unpack::Q5_0>>,
+        GgmlType::Q8_0 => direct_rows::<unpack::Q8_0, Vectors<unpack::Q8_0>>,
+        GgmlType::Q4_K => direct_rows::<unpack::Q4_K, Vectors<unpack::Q4_K>>,
+        GgmlType::Q5_K => direct_rows::<unpack::Q5_K, Vectors<unpack::Q5_K>>,
+        GgmlType::Q6_K => direct_rows::<unpack::Q6_K, Vectors<unpack::Q6_K>>,
+        GgmlType::Q4_1 => direct_rows::<unpack::Q4_1, Vectors<unpack::Q4_1>>,
+        GgmlType::Q5_1 => direct_rows::<unpack::Q5_1, Vectors<unpack::Q5_1>>,
+        GgmlType::IQ4_NL => direct_rows::<unpack::IQ4_NL, Portable<unpack::IQ4_NL>>,
+        GgmlType::MXFP4 => direct_rows::<unpack::MXFP4, Portable<unpack::MXFP4>>,
+        GgmlType::Q2_K => direct_rows::<unpack::Q2_K, Portable<unpack::Q2_K>>,
+        GgmlType::Q3_K => direct_rows::<unpack::Q3_K, Portable<unpack::Q3_K>>,
+        GgmlType::IQ4_XS => direct_rows::<unpack::IQ4_XS, Portable<unpack::IQ4_XS>>,
         GgmlType::IQ2_XXS => unpacked_rows::<unpack::IQ2_XXS>,
         GgmlType::IQ2_XS => unpacked_rows::<unpack::IQ2_XS>,
         GgmlType::IQ2_S => unpacked_rows::<unpack::IQ2_S>,
@@ -46,14 +49,16 @@ pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
 
 /// The rows of a format that is read in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn direct_rows<F: Direct>(
+fn direct_rows<F: Direct, P: Fill<Format = F>>(
     w: &[u8],
     n_rows: usize,
     cols: usize,
     acts: &Activations,
     out: &mut TileWriter<'_>,
 ) {
-    if acts.rows() >= avx2::PANEL_ROWS_MIN {
+    if acts.columns().is_some() {
+        prompt::rows::<P>(w, n_rows, cols, acts, out);
+    } else if acts.rows() >= avx2::PANEL_ROWS_MIN {
         tile::rows::<F>(w, n_rows, cols, acts, out);
     } else {
         avx2::decode::<F>(w, n_rows, cols, acts, out);
@@ -69,7 +74,9 @@ fn unpacked_rows<F: Format>(
     acts: &Activations,
     out: &mut TileWriter<'_>,
 ) {
-    if acts.rows() > 1 {
+    if acts.columns().is_some() {
+        prompt::rows::<Portable<F>>(w, n_rows, cols, acts, out);
+    } else if acts.rows() > 1 {
         tile::rows::<F>(w, n_rows, cols, acts, out);
     } else {
         avx2::decode_unpacked::<F>(w, n_rows, cols, acts, out);

@@ -72,7 +72,9 @@ fn tame(ty: GgmlType, block: &mut [u8]) {
 
 fn cases(ty: GgmlType) -> impl Strategy<Value = Case> {
     let n_blocks = 1300 / ty.block_len();
-    let shape = (1usize..20, 1usize..10, prop_oneof![1..=3usize, 1..=n_blocks]);
+    // Few activation rows and many take different kernels.
+    let n_acts = prop_oneof![3 => 1usize..10, 1 => 15usize..40];
+    let shape = (prop_oneof![3 => 1usize..20, 1 => 20usize..80], n_acts, prop_oneof![1..=3usize, 1..=n_blocks]);
     shape.prop_flat_map(move |(n_rows, n_acts, n_blocks)| {
         let cols = n_blocks * ty.block_len();
         let cols = cols.next_multiple_of(ActivationFormat::for_weights(ty).expect("a product").block_len());
@@ -144,7 +146,7 @@ fn check_extremes(isa: Isa) {
     for ty in quantised_types() {
         for byte in [0x00, 0x7f, 0x80, 0x88, 0xff] {
             for sign in [1.0, -1.0] {
-                for n_acts in [1, 9] {
+                for n_acts in [1, 9, 18] {
                     let cols = 2 * ty.block_len().max(32);
                     let mut weights = vec![byte; 9 * ty.row_bytes(cols).expect("whole blocks")];
                     weights.chunks_exact_mut(ty.block_bytes()).for_each(|block| tame(ty, block));

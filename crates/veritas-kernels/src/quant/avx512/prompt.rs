@@ -1,0 +1,372 @@
+//! Many activation rows: panels of 32 weight rows times tiles of six columns.
+//!
+//! A panel is unpacked once for all columns, into the first-level cache. A register tile is two vectors of weight rows
+//! times six columns: twelve integer accumulators, and twelve of floats where a span is 32 weights. `vpdpbusd` multiplies
+//! unsigned with signed bytes and adds four products in i32 without saturation; where the weights are signed, 128 is
+//! added to them, and the accumulators start from −128 times the sum of the activations.
+//!
+//! K is cut into stretches that fit the cache. Between them the sums wait in memory, so the chain of each output stays
+//! what it is.
+
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+
+use veritas_mem::AlignedBuf;
+use veritas_quant::unpack::Format;
+
+use super::panel::{Fill, LANES, Panel, ROWS};
+use crate::Activations;
+use crate::columns::{ColumnTile, ColumnTiles, NARROW, SpanLayout, WIDE};
+use crate::quant::panel::{STEP, row_slices};
+use crate::tile::TileWriter;
+
+/// Rows of at most this many weights are one stretch.
+const WHOLE_MAX: usize = 896;
+/// Weights along K in a stretch of longer rows.
+const STRETCH: usize = 512;
+
+/// What a thread keeps from one product to the next.
+struct Scratch {
+    panel: Box<Panel>,
+    /// Per panel, column and weight row: the sum so far.
+    sums: AlignedBuf<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { panel: Panel::zeroed(), sums: AlignedBuf::default() });
+}
+
+/// All weight rows, panel by panel, times all columns.
+///
+/// # Panics
+/// If the activations have not been put side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn rows<F: Fill>(
+    w: &[u8],
+    n_rows: usize,
+    cols: usize,
+    acts: &Activations,
+    out: &mut TileWriter<'_>,
+) {
+    let columns = acts.columns().expect("the activations are side by side");
+    assert_eq!(columns.layout().map(|layout| layout.span), Some(F::Format::SPAN.max(32)), "one kind of span");
+    SCRATCH.with_borrow_mut(|Scratch { panel, sums }| {
+        let panel_sums = columns.n_columns() * ROWS;
+        sums.resize(n_rows.div_ceil(ROWS) * panel_sums);
+        let stretch = if cols <= WHOLE_MAX { cols } else { STRETCH };
+        for at in (0..cols).step_by(stretch) {
+            let len = stretch.min(cols - at);
+            let stretch = Stretch { first_span: at / F::Format::SPAN, n_spans: len / F::Format::SPAN, at, len };
+            for (p, sums) in sums.chunks_exact_mut(panel_sums).enumerate() {
+                let first = p * ROWS;
+                let rows = stretch.rows::<F::Format>(w, n_rows, cols, first);
+                // SAFETY: this function needs the same instructions.
+                unsafe { F::fill(panel, &rows) };
+                let mut ahead = Ahead::new(stretch.next::<F::Format>(w, n_rows, cols, first));
+                tiles::<F::Format>(panel, columns, &stretch, sums, &mut ahead);
+                if at + len == cols {
+                    finish(sums, first, n_rows, out);
+                }
+            }
+        }
+    });
+}
+
+/// A part of K.
+struct Stretch {
+    first_span: usize,
+    n_spans: usize,
+    at: usize,
+    len: usize,
+}
+
+impl Stretch {
+    /// This stretch of the panel's rows.
+    fn rows<'w, F: Format>(&self, w: &'w [u8], n_rows: usize, cols: usize, first: usize) -> [&'w [u8]; ROWS] {
+        row_slices::<F, ROWS>(w, n_rows, cols, first, self.at / F::LEN, self.len / F::LEN)
+    }
+
+    /// What is unpacked after the panel at `first`: the next panel, or the next stretch of the first one.
+    fn next<'w, F: Format>(&self, w: &'w [u8], n_rows: usize, cols: usize, first: usize) -> [&'w [u8]; ROWS] {
+        if first + ROWS < n_rows {
+            return self.rows::<F>(w, n_rows, cols, first + ROWS);
+        }
+        let at = self.at + self.len;
+        let len = self.len.min(cols - at);
+        row_slices::<F, ROWS>(w, n_rows, cols, 0, at / F::LEN, len / F::LEN)
+    }
+}
+
+/// Brings what is unpacked next into the second-level cache, a few lines at a time.
+struct Ahead<'w> {
+    rows: [&'w [u8]; ROWS],
+    row: usize,
+    byte: usize,
+    lines: usize,
+}
+
+impl<'w> Ahead<'w> {
+    const LINE: usize = 64;
+
+    fn new(rows: [&'w [u8]; ROWS]) -> Self {
+        let lines = ROWS * (rows[0].len().div_ceil(Self::LINE) + 1);
+        Self { rows, row: 0, byte: 0, lines }
+    }
+
+    #[inline(always)]
+    fn fetch(&mut self, n: usize) {
+        for _ in 0..n {
+            let Some(row) = self.rows.get(self.row) else { return };
+            // Prefetching is a hint: it reads nothing and never faults.
+            // SAFETY: SSE is part of the baseline.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(row.as_ptr().wrapping_add(self.byte).cast()) };
+            self.byte += Self::LINE;
+            // One line more than the row's length: it need not begin on one.
+            if self.byte >= row.len() + Self::LINE {
+                self.byte = 0;
+                self.row += 1;
+            }
+        }
+    }
+}
+
+/// A panel times all columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tiles<F: Format>(
+    panel: &Panel,
+    columns: &ColumnTiles,
+    stretch: &Stretch,
+    sums: &mut [f32],
+    ahead: &mut Ahead<'_>,
+) {
+    let tiles = columns.tiles();
+    let n_lines = ahead.lines.div_ceil(tiles.len());
+    for tile in tiles {
+        ahead.fetch(n_lines);
+        match tile.columns {
+            WIDE => one::<F, WIDE>(panel, &tile, stretch, sums),
+            _ => one::<F, NARROW>(panel, &tile, stretch, sums),
+        }
+    }
+}
+
+/// A panel times one tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn one<F: Format, const C: usize>(
+    panel: &Panel,
+    tile: &ColumnTile<'_>,
+    stretch: &Stretch,
+    sums: &mut [f32],
+) {
+    const { assert!(F::SPAN == 32 || F::SPAN == 256) };
+    let span_dwords = SpanLayout { span: F::SPAN }.dwords() * C;
+    let dwords = &tile.dwords[stretch.first_span * span_dwords..][..stretch.n_spans * span_dwords];
+    let sums: &mut [[[f32; LANES]; 2]; C] =
+        sums[tile.first * ROWS..][..C * ROWS].as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0[..1]
+            .first_mut()
+            .expect("a tile of sums");
+    if stretch.first_span == 0 {
+        *sums = [[[0.0; LANES]; 2]; C];
+    }
+    match (F::SPAN, F::GROUP, F::MINS) {
+        (32, 32, false) => spans_of_32::<C, false>(panel, dwords, sums),
+        (32, 32, true) => spans_of_32::<C, true>(panel, dwords, sums),
+        (256, 16, false) => spans_of_256::<C, 16, false>(panel, dwords, sums),
+        (256, 16, true) => spans_of_256::<C, 16, true>(panel, dwords, sums),
+        (256, 32, false) => spans_of_256::<C, 32, false>(panel, dwords, sums),
+        (256, 32, true) => spans_of_256::<C, 32, true>(panel, dwords, sums),
+        _ => unreachable!("{} has no panel", F::TYPE),
+    }
+}
+
+/// Adds the products of spans of 32 weights without integer scales to `sums`, span by span. `dwords` holds whole spans.
+///
+/// A sum is at most 32 · 255 · 127 = 1 036 320 in magnitude on the way.
+#[inline(never)] // One copy per kind of format, not one per format.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn spans_of_32<const C: usize, const MINS: bool>(
+    panel: &Panel,
+    dwords: &[u32],
+    sums: &mut [[[f32; LANES]; 2]; C],
+) {
+    const LAYOUT: SpanLayout = SpanLayout { span: 32 };
+    const STEPS: usize = 32 / STEP;
+    let mut total = [[_mm512_setzero_ps(); 2]; C];
+    for c in 0..C {
+        total[c] = [floats(&sums[c][0]), floats(&sums[c][1])];
+    }
+    let spans = dwords.chunks_exact(LAYOUT.dwords() * C);
+    let steps = panel.quants.as_chunks::<STEPS>().0;
+    for (((span, steps), d), d_min) in spans.zip(steps).zip(&panel.d).zip(&panel.d_min) {
+        let mut dots = [[_mm512_setzero_si512(); 2]; C];
+        if !MINS {
+            for c in 0..C {
+                dots[c] = [broadcast(span, LAYOUT.corrections() * C + c); 2];
+            }
+        }
+        for (step, w) in steps.iter().enumerate() {
+            let w = [bytes(&w[0]), bytes(&w[1])];
+            for c in 0..C {
+                let x = broadcast(span, step * C + c);
+                dots[c][0] = _mm512_dpbusd_epi32(dots[c][0], w[0], x);
+                dots[c][1] = _mm512_dpbusd_epi32(dots[c][1], w[1], x);
+            }
+        }
+        let d = [floats(&d[0]), floats(&d[1])];
+        for c in 0..C {
+            let da = _mm512_castsi512_ps(broadcast(span, LAYOUT.scale() * C + c));
+            for half in 0..2 {
+                let scale = _mm512_mul_ps(d[half], da);
+                total[c][half] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[c][half]), total[c][half]);
+            }
+        }
+        if MINS {
+            let d_min = [floats(&d_min[0]), floats(&d_min[1])];
+            for c in 0..C {
+                let da = _mm512_castsi512_ps(broadcast(span, LAYOUT.scale() * C + c));
+                // The correction is −128 times the sum, whose conversion is exact: at most 32 · 127.
+                let sum = _mm512_cvtepi32_ps(broadcast(span, LAYOUT.corrections() * C + c));
+                let sum = _mm512_mul_ps(sum, _mm512_set1_ps(-1.0 / 128.0));
+                for half in 0..2 {
+                    let scale = _mm512_mul_ps(d_min[half], da);
+                    total[c][half] = _mm512_fnmadd_ps(scale, sum, total[c][half]);
+                }
+            }
+        }
+    }
+    for c in 0..C {
+        store(&mut sums[c][0], total[c][0]);
+        store(&mut sums[c][1], total[c][1]);
+    }
+}
+
+/// Adds the products of spans of 256 weights to `sums`, span by span; `G` weights share an integer scale. `dwords` holds
+/// whole spans.
+#[inline(never)] // One copy per kind of format, not one per format.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
+    panel: &Panel,
+    dwords: &[u32],
+    sums: &mut [[[f32; LANES]; 2]; C],
+) {
+    const LAYOUT: SpanLayout = SpanLayout { span: 256 };
+    for (s, span) in dwords.chunks_exact(LAYOUT.dwords() * C).enumerate() {
+        let steps = &panel.quants[s * 256 / STEP..][..256 / STEP];
+        let mut total = [[_mm512_setzero_si512(); 2]; C];
+        for g in 0..256 / G {
+            let mut dots = [[_mm512_setzero_si512(); 2]; C];
+            if !MINS {
+                for c in 0..C {
+                    let at = |i: usize| (LAYOUT.corrections() + i) * C + c;
+                    let correction = if G == 16 {
+                        broadcast(span, at(g))
+                    } else {
+                        _mm512_add_epi32(broadcast(span, at(2 * g)), broadcast(span, at(2 * g + 1)))
+                    };
+                    dots[c] = [correction; 2];
+                }
+            }
+            for step in g * G / STEP..(g + 1) * G / STEP {
+                let w = [bytes(&steps[step][0]), bytes(&steps[step][1])];
+                for c in 0..C {
+                    let x = broadcast(span, step * C + c);
+                    dots[c][0] = _mm512_dpbusd_epi32(dots[c][0], w[0], x);
+                    dots[c][1] = _mm512_dpbusd_epi32(dots[c][1], w[1], x);
+                }
+            }
+            let scales = &panel.scales[s * 256 / G + g];
+            let scales = [dwords_of(&scales[0]), dwords_of(&scales[1])];
+            for c in 0..C {
+                for half in 0..2 {
+                    let scaled = _mm512_mullo_epi32(dots[c][half], scales[half]);
+                    total[c][half] = _mm512_add_epi32(total[c][half], scaled);
+                }
+            }
+        }
+        let d = [floats(&panel.d[s][0]), floats(&panel.d[s][1])];
+        for c in 0..C {
+            let da = _mm512_castsi512_ps(broadcast(span, LAYOUT.scale() * C + c));
+            for half in 0..2 {
+                let scale = _mm512_mul_ps(d[half], da);
+                let sum = floats(&sums[c][half]);
+                store(&mut sums[c][half], _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(total[c][half]), sum));
+            }
+        }
+        if MINS {
+            let (pairs_at, n_pairs) =
+                if G == 16 { (LAYOUT.pairs_of_16(), 8) } else { (LAYOUT.pairs_of_32(), 4) };
+            let mut mins = [[_mm512_setzero_si512(); 2]; C];
+            for (pair, min) in panel.mins[s * n_pairs..][..n_pairs].iter().enumerate() {
+                let min = [words(&min[0]), words(&min[1])];
+                for c in 0..C {
+                    let sums = broadcast(span, (pairs_at + pair) * C + c);
+                    mins[c][0] = _mm512_dpwssd_epi32(mins[c][0], min[0], sums);
+                    mins[c][1] = _mm512_dpwssd_epi32(mins[c][1], min[1], sums);
+                }
+            }
+            let d_min = [floats(&panel.d_min[s][0]), floats(&panel.d_min[s][1])];
+            for c in 0..C {
+                let da = _mm512_castsi512_ps(broadcast(span, LAYOUT.scale() * C + c));
+                for half in 0..2 {
+                    let scale = _mm512_mul_ps(d_min[half], da);
+                    let sum = floats(&sums[c][half]);
+                    store(&mut sums[c][half], _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[c][half]), sum));
+                }
+            }
+        }
+    }
+}
+
+/// The sums of a panel that begins with the weight row `first` become outputs.
+fn finish(sums: &[f32], first: usize, n_rows: usize, out: &mut TileWriter<'_>) {
+    let n = ROWS.min(n_rows - first);
+    for (a, sums) in sums.chunks_exact(ROWS).take(out.n_act_rows()).enumerate() {
+        out.row_mut(a)[first..first + n].copy_from_slice(&sums[..n]);
+    }
+}
+
+/// One dword in each lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn broadcast(dwords: &[u32], at: usize) -> __m512i {
+    debug_assert!(at < dwords.len());
+    // SAFETY: every caller reads inside the span that `SpanLayout` describes, which `dwords` is a whole one of.
+    _mm512_set1_epi32(unsafe { *dwords.get_unchecked(at) } as i32)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn floats(x: &[f32; LANES]) -> __m512 {
+    // SAFETY: the array has sixteen elements, and the load needs no alignment.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(out: &mut [f32; LANES], x: __m512) {
+    // SAFETY: the array has sixteen elements, and the store needs no alignment.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn dwords_of(x: &[i32; LANES]) -> __m512i {
+    // SAFETY: the array has 64 bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bytes(x: &[[u8; STEP]; LANES]) -> __m512i {
+    // SAFETY: the array has 64 bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words(x: &[[i16; 2]; LANES]) -> __m512i {
+    // SAFETY: the array has 64 bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
