@@ -97,25 +97,18 @@ impl Stage {
     }
 }
 
-/// What a stage gives.
-#[derive(Clone, Debug)]
-pub enum StageOutput {
-    /// Hidden states for the next stage, `[rows, hidden]`.
-    Hidden(Vec<f32>),
-    /// Logits of the rows that want them, `[logit rows, n_vocab]`.
-    Logits(Vec<f32>),
-}
-
 /// A device that holds a stage: its weights and its part of the KV cache.
 pub trait Backend: Send {
     /// The stage that it holds.
     fn stage(&self) -> &Stage;
 
-    /// Computes the stage over a batch. `hidden` is what the stage before gave; empty for the first.
+    /// Computes the stage over a batch. `values` is what the stage before gave, hidden states as `[rows, hidden]`, and
+    /// anything for the first; it becomes what this one gives: hidden states, or, from a stage with the head, the logits
+    /// of the rows that want them, `[logit rows, n_vocab]`.
     ///
     /// # Errors
     /// If a value of the model makes the step impossible.
-    fn run(&mut self, batch: &Batch, hidden: Vec<f32>) -> Result<StageOutput, Error>;
+    fn run(&mut self, batch: &Batch, values: &mut Vec<f32>) -> Result<(), Error>;
 
     /// From now on, keep the hidden states of each step for [`Backend::take_hidden`].
     fn capture_hidden(&mut self);

@@ -1,14 +1,16 @@
 //! The CPU backend: runs the layers of a plan with the kernels, on weights that lie in the mapped file.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use veritas_kernels::{
-    Activation, AttentionConfig, AttentionSequence, Kernels, KvLayout, Team, attention, kv_store,
+    Activation, AttentionConfig, AttentionSequence, Kernels, KvLayout, Product, Team, attention, kv_store,
+    matmul_each,
 };
 use veritas_mem::AlignedBuf;
 use veritas_model::{Attention, FeedForward, Layer, Linear, Mixer, Norm, Plan, QkNorm, Residual, RopeStyle};
 
-use crate::backend::{Backend, Batch, Stage, StageOutput};
+use crate::backend::{Backend, Batch, Stage};
 use crate::error::Error;
 use crate::files::ModelFiles;
 use crate::kv::CacheTypes;
@@ -25,8 +27,29 @@ pub struct CpuBackend {
     head: HeadWeights,
     /// One arena per layer of the stage: page `i` of the layer at `i * layout.page_bytes()`.
     cache: Vec<LayerCache>,
+    /// The input made from the hidden states, and the one in the middle of a mixer or a feed-forward part.
     inputs: PreparedInputs,
+    inner: PreparedInputs,
+    buffers: Buffers,
     captured: Option<Vec<Vec<f32>>>,
+}
+
+/// What a step computes, kept from one step to the next.
+#[derive(Default)]
+struct Buffers {
+    /// The hidden states.
+    x: AlignedBuf<f32>,
+    query: AlignedBuf<f32>,
+    key: AlignedBuf<f32>,
+    value: AlignedBuf<f32>,
+    /// What attention gives.
+    mixed: AlignedBuf<f32>,
+    /// What the last product of a layer gives; the logits.
+    output: AlignedBuf<f32>,
+    /// What the mixer gives where the feed-forward part runs beside it.
+    mixer_output: AlignedBuf<f32>,
+    gate: AlignedBuf<f32>,
+    up: AlignedBuf<f32>,
 }
 
 struct LayerCache {
@@ -104,17 +127,27 @@ impl CpuBackend {
             output: LinearWeights::new(&files, &plan.head.output)?,
         };
         let device = Device { files, kernels, team };
-        let inputs = PreparedInputs::default();
-        Ok(Self { plan, stage, device, ropes, layers, head, cache, inputs, captured: None })
+        Ok(Self {
+            plan,
+            stage,
+            device,
+            ropes,
+            layers,
+            head,
+            cache,
+            inputs: PreparedInputs::default(),
+            inner: PreparedInputs::default(),
+            buffers: Buffers::default(),
+            captured: None,
+        })
     }
 
-    /// `[rows, hidden]`: the embeddings of the batch's tokens.
-    fn embed(&self, batch: &Batch) -> Result<Vec<f32>, Error> {
+    /// Writes the embeddings of the batch's tokens, `[rows, hidden]`.
+    fn embed(&self, batch: &Batch, x: &mut [f32]) -> Result<(), Error> {
         let embedding = &self.plan.embedding;
         let hidden = self.plan.hidden;
         let tokens = self.device.files.matrix(&embedding.tokens)?;
         let row_bytes = embedding.tokens.row_bytes();
-        let mut x = vec![0.0; batch.n_rows() * hidden];
         let ids = batch.entries.iter().flat_map(|entry| &entry.tokens);
         for (&id, row) in ids.zip(x.chunks_exact_mut(hidden)) {
             let id = id as usize;
@@ -138,7 +171,7 @@ impl CpuBackend {
                 self.device.kernels.add(row, &learned);
             }
         }
-        Ok(x)
+        Ok(())
     }
 
     fn rope_tables(&self, batch: &Batch) -> Vec<RopeTable> {
@@ -159,119 +192,80 @@ impl CpuBackend {
         self.ropes.iter().map(table).collect()
     }
 
+    /// Computes one layer. What it adds to the hidden states `x` is left in `buffers`; `owed` says which of it, of the
+    /// layer before.
     fn run_layer(
         &mut self,
         index: usize,
-        x: &mut [f32],
+        buffers: &mut Buffers,
+        owed: Option<usize>,
         batch: &Batch,
         ropes: &[RopeTable],
     ) -> Result<(), Error> {
         let plan = Arc::clone(&self.plan);
         let layer = &plan.layers[self.stage.layers.start + index];
-        let input = self.normed(x, self.layers[index].mixer_norm.as_ref());
-        let mixed = self.attend(index, attention_of(layer)?, &input, batch, ropes)?;
-        let mixed = self.normed_owned(mixed, self.layers[index].mixer_post_norm.as_ref());
-        match layer.residual {
-            Residual::Sequential => {
-                self.add_residual(x, &mixed, layer.residual_scale);
-                let input = self.normed(x, self.layers[index].ffn_norm.as_ref());
-                let output = self.feed_forward(index, &layer.ffn, &input)?;
-                let output = self.normed_owned(output, self.layers[index].ffn_post_norm.as_ref());
-                self.add_residual(x, &output, layer.residual_scale);
-            }
-            Residual::Parallel => {
-                let input = match &self.layers[index].ffn_norm {
-                    Some(norm) => self.normed(x, Some(norm)),
-                    None => input,
-                };
-                let output = self.feed_forward(index, &layer.ffn, &input)?;
-                let output = self.normed_owned(output, self.layers[index].ffn_post_norm.as_ref());
-                self.add_residual(x, &mixed, layer.residual_scale);
-                self.add_residual(x, &output, layer.residual_scale);
-            }
+        let shape = attention_of(layer)?;
+        let Self { device, layers, inputs, inner, .. } = self;
+        let weights = &layers[index];
+        let is_parallel = matches!(layer.residual, Residual::Parallel);
+        let shares_input = is_parallel && weights.ffn_norm.is_none();
+        let first = weights.projections().chain(weights.widening().filter(|_| shares_input));
+        let Buffers { x, query, key, value, mixed, output, mixer_output, gate, up } = buffers;
+        let hidden = plan.hidden;
+        let before = owed.map(|owed| {
+            let layer = &plan.layers[self.stage.layers.start + owed];
+            Addends::new(layer, &layers[owed], mixer_output, output)
+        });
+        prepare_hidden(device, inputs, first, x, hidden, before.as_ref(), weights.mixer_norm.as_ref());
+        matmul_each(
+            &device.kernels,
+            &device.team,
+            [
+                weights.query.product(device, inputs, query)?,
+                weights.key.product(device, inputs, key)?,
+                weights.value.product(device, inputs, value)?,
+            ],
+        )?;
+        let rope = shape.rope.map(|rope| (&ropes[rope], plan.ropes[rope].style));
+        finish_heads(device, &weights.query, weights.query_norm.as_ref(), shape, rope, query);
+        finish_heads(device, &weights.key, weights.key_norm.as_ref(), shape, rope, key);
+        weights.value.add_bias(device, value);
+        mixed.resize(batch.n_rows() * shape.n_heads * shape.head_dim_v);
+        attend(device, &mut self.cache[index], weights, shape, batch, (query, key, value), mixed);
+        let width = weights.output.cols();
+        inner.prepare(device, [&weights.output], mixed, (batch.n_rows(), width, width), |_, row, out| {
+            out.copy_from_slice(row);
+        });
+        let mixer_output = if is_parallel { mixer_output } else { &mut *output };
+        matmul(device, weights.output.product(device, inner, mixer_output)?)?;
+        weights.output.add_bias(device, mixer_output);
+        if !is_parallel {
+            let addend = Addend {
+                rows: output,
+                post_norm: weights.mixer_post_norm.as_ref(),
+                scale: layer.residual_scale,
+            };
+            let mixed = Addends([Some(addend), None]);
+            let norm = weights.ffn_norm.as_ref();
+            prepare_hidden(device, inputs, weights.widening(), x, hidden, Some(&mixed), norm);
+        } else if !shares_input {
+            prepare_hidden(device, inputs, weights.widening(), x, hidden, None, weights.ffn_norm.as_ref());
         }
+        feed_forward(device, weights, &layer.ffn, inputs, inner, (gate, up))?;
+        matmul(device, weights.down.product(device, inner, output)?)?;
+        weights.down.add_bias(device, output);
         Ok(())
     }
 
-    fn attend(
-        &mut self,
-        index: usize,
-        shape: &Attention,
-        input: &[f32],
-        batch: &Batch,
-        ropes: &[RopeTable],
-    ) -> Result<Vec<f32>, Error> {
-        let weights = &self.layers[index];
-        self.inputs.renew();
-        let mut query = weights.query.apply(&self.device, &mut self.inputs, input)?;
-        let mut key = weights.key.apply(&self.device, &mut self.inputs, input)?;
-        let value = weights.value.apply(&self.device, &mut self.inputs, input)?;
-        let heads = [
-            (&mut query, shape.n_heads, &weights.query_norm),
-            (&mut key, shape.n_kv_heads, &weights.key_norm),
-        ];
-        for (rows, n_heads, norm) in heads {
-            if let Some(norm) = norm {
-                self.norm_heads(rows, n_heads, shape, norm);
-            }
-            if let Some((rope, style)) = shape.rope.map(|rope| (&ropes[rope], self.plan.ropes[rope].style)) {
-                self.turn(rows, n_heads * shape.head_dim_k, shape.head_dim_k, rope, style);
-            }
-        }
-        let sequences = attention_sequences(batch);
-        let LayerCache { layout, pages } = &mut self.cache[index];
-        kv_store(&self.device.kernels, &self.device.team, layout, pages, &sequences, &key, &value);
-        let config = AttentionConfig {
-            n_heads: shape.n_heads,
-            scale: shape.scale,
-            softcap: shape.softcap,
-            window: shape.window,
-            causal: true,
-            sinks: weights.sinks.as_deref(),
-        };
-        let mut mixed = vec![0.0; batch.n_rows() * shape.n_heads * shape.head_dim_v];
-        attention(
-            &self.device.kernels,
-            &self.device.team,
-            &config,
-            layout,
-            pages,
-            &sequences,
-            &query,
-            &mut mixed,
-        );
-        self.inputs.renew();
-        self.layers[index].output.apply(&self.device, &mut self.inputs, &mixed)
-    }
-
-    fn feed_forward(&mut self, index: usize, ffn: &FeedForward, input: &[f32]) -> Result<Vec<f32>, Error> {
-        let weights = &self.layers[index];
-        self.inputs.renew();
-        let mut inner = weights.up.apply(&self.device, &mut self.inputs, input)?;
-        match ffn {
-            FeedForward::Gated(gated) => {
-                let gate =
-                    weights.gate.as_ref().ok_or(Error::Internal { what: "a gated layer has a gate" })?;
-                let gated_by = gate.apply(&self.device, &mut self.inputs, input)?;
-                let width = gate.rows();
-                let mut product = vec![0.0; inner.len()];
-                self.device.team.chunks_mut(&mut product, width, |row, out| {
-                    let range = row * width..(row + 1) * width;
-                    let (gate, up) = (&gated_by[range.clone()], &inner[range]);
-                    self.device.kernels.activate_mul(activation(gated.activation), gate, up, out);
-                });
-                inner = product;
-            }
-            FeedForward::Plain(plain) => {
-                let width = weights.up.rows();
-                self.device.team.chunks_mut(&mut inner, width, |_, row| {
-                    self.device.kernels.activate(activation(plain.activation), row);
-                });
-            }
-            FeedForward::Moe(_) => return Err(Error::Unsupported { what: "a mixture of experts".into() }),
-        }
-        self.inputs.renew();
-        weights.down.apply(&self.device, &mut self.inputs, &inner)
+    /// Adds what the layer `owed` left in the buffers to the hidden states.
+    fn settle(&self, owed: usize, buffers: &mut Buffers) {
+        let layer = &self.plan.layers[self.stage.layers.start + owed];
+        let Buffers { x, output, mixer_output, .. } = buffers;
+        let addends = Addends::new(layer, &self.layers[owed], mixer_output, output);
+        let width = self.plan.hidden;
+        self.device.team.chunks_mut(x, width, |row, x| {
+            with_row(width, |spare| addends.add_to(&self.device.kernels, row, x, spare));
+        });
     }
 
     fn normed(&self, x: &[f32], norm: Option<&NormWeights>) -> Vec<f32> {
@@ -284,74 +278,41 @@ impl CpuBackend {
         out
     }
 
-    fn normed_owned(&self, x: Vec<f32>, norm: Option<&NormWeights>) -> Vec<f32> {
-        if norm.is_some() { self.normed(&x, norm) } else { x }
-    }
-
-    fn norm_heads(&self, rows: &mut [f32], n_heads: usize, shape: &Attention, norm: &NormWeights) {
-        let width = n_heads * shape.head_dim_k;
-        let is_whole = matches!(shape.qk_norm, Some(QkNorm::Whole { .. }));
-        let unit = if is_whole { width } else { shape.head_dim_k };
-        self.device.team.chunks_mut(rows, width, |_, row| {
-            let mut normed = vec![0.0; unit];
-            for (head, values) in row.chunks_exact_mut(unit).enumerate() {
-                norm.stretch(head, unit).apply(&self.device.kernels, values, &mut normed);
-                values.copy_from_slice(&normed);
-            }
-        });
-    }
-
-    fn turn(&self, rows: &mut [f32], width: usize, head_dim: usize, table: &RopeTable, style: RopeStyle) {
-        let style = match style {
-            RopeStyle::Interleaved => veritas_kernels::RopeStyle::Interleaved,
-            RopeStyle::Neox => veritas_kernels::RopeStyle::Neox,
-        };
-        self.device.team.chunks_mut(rows, width, |row, values| {
-            let range = row * table.n_pairs..(row + 1) * table.n_pairs;
-            let (cos, sin) = (&table.cos[range.clone()], &table.sin[range]);
-            values
-                .chunks_exact_mut(head_dim)
-                .for_each(|head| self.device.kernels.rope(style, head, cos, sin));
-        });
-    }
-
-    fn add_residual(&self, x: &mut [f32], y: &[f32], scale: f32) {
-        let width = self.plan.hidden;
-        self.device.team.chunks_mut(x, width, |row, x| {
-            let y = &y[row * width..(row + 1) * width];
-            if scale == 1.0 {
-                self.device.kernels.add(x, y);
-            } else {
-                self.device.kernels.add_scaled(x, y, scale);
-            }
-        });
-    }
-
     /// Logits of the rows that want them.
-    fn logits(&mut self, x: &[f32], batch: &Batch) -> Result<Vec<f32>, Error> {
+    fn logits(&mut self, buffers: &mut Buffers, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), Error> {
         let width = self.plan.hidden;
         let wanted = batch.logit_rows();
-        if wanted.is_empty() {
-            return Ok(Vec::new());
+        let Buffers { x, query: rows, output, .. } = buffers;
+        rows.resize(wanted.len() * width);
+        for (row, out) in wanted.iter().zip(rows.chunks_exact_mut(width)) {
+            out.copy_from_slice(&x[row * width..(row + 1) * width]);
         }
-        let mut rows = Vec::with_capacity(wanted.len() * width);
-        wanted.iter().for_each(|row| rows.extend_from_slice(&x[row * width..(row + 1) * width]));
-        let rows = self.normed(&rows, Some(&self.head.norm));
-        self.inputs.renew();
-        let mut logits = self.head.output.apply(&self.device, &mut self.inputs, &rows)?;
-        let (scale, softcap) = (self.plan.head.scale, self.plan.head.softcap);
-        self.device.team.chunks_mut(&mut logits, self.plan.n_vocab, |_, row| {
-            if scale != 1.0 {
-                self.device.kernels.scale(row, scale);
-            }
-            if let Some(cap) = softcap {
-                self.device.kernels.softcap(row, cap);
-            }
+        let Self { device, inputs, head, .. } = self;
+        let head_weights = &head.output;
+        let shape = (wanted.len(), width, width);
+        inputs.prepare(device, [head_weights], rows, shape, |_, row, out| {
+            head.norm.apply(&device.kernels, row, out);
         });
-        match logits.iter().position(|logit| !logit.is_finite()) {
-            Some(index) => Err(Error::LogitsNotFinite { token: index % self.plan.n_vocab }),
-            None => Ok(logits),
+        matmul(device, head_weights.product(device, inputs, output)?)?;
+        head_weights.add_bias(device, output);
+        let (scale, softcap) = (self.plan.head.scale, self.plan.head.softcap);
+        let n_vocab = self.plan.n_vocab;
+        if scale != 1.0 || softcap.is_some() {
+            self.device.team.chunks_mut(output, n_vocab, |_, row| {
+                if scale != 1.0 {
+                    self.device.kernels.scale(row, scale);
+                }
+                if let Some(cap) = softcap {
+                    self.device.kernels.softcap(row, cap);
+                }
+            });
         }
+        if let Some(index) = first_not_finite(output) {
+            return Err(Error::LogitsNotFinite { token: index % n_vocab });
+        }
+        logits.clear();
+        logits.extend_from_slice(output);
+        Ok(())
     }
 }
 
@@ -360,23 +321,11 @@ impl Backend for CpuBackend {
         &self.stage
     }
 
-    fn run(&mut self, batch: &Batch, hidden: Vec<f32>) -> Result<StageOutput, Error> {
-        let mut x = if self.stage.has_embedding() { self.embed(batch)? } else { hidden };
-        let ropes = self.rope_tables(batch);
-        let mut captured = self.captured.is_some().then(|| vec![x.clone()]);
-        for index in 0..self.layers.len() {
-            self.run_layer(index, &mut x, batch, &ropes)?;
-            if let Some(captured) = &mut captured {
-                let is_last = self.stage.has_head() && index + 1 == self.layers.len();
-                let norm = is_last.then_some(&self.head.norm);
-                captured.push(self.normed(&x, norm));
-            }
-        }
-        self.captured = captured;
-        if self.stage.has_head() {
-            return Ok(StageOutput::Logits(self.logits(&x, batch)?));
-        }
-        Ok(StageOutput::Hidden(x))
+    fn run(&mut self, batch: &Batch, values: &mut Vec<f32>) -> Result<(), Error> {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let result = self.run_in(&mut buffers, batch, values);
+        self.buffers = buffers;
+        result
     }
 
     fn capture_hidden(&mut self) {
@@ -388,7 +337,240 @@ impl Backend for CpuBackend {
     }
 }
 
+impl CpuBackend {
+    fn run_in(&mut self, buffers: &mut Buffers, batch: &Batch, values: &mut Vec<f32>) -> Result<(), Error> {
+        buffers.x.resize(batch.n_rows() * self.plan.hidden);
+        if self.stage.has_embedding() {
+            self.embed(batch, &mut buffers.x)?;
+        } else if values.len() == buffers.x.len() {
+            buffers.x.copy_from_slice(values);
+        } else {
+            return Err(Error::Internal { what: "a stage is given the hidden states of its batch" });
+        }
+        let ropes = self.rope_tables(batch);
+        let mut captured = self.captured.is_some().then(|| vec![buffers.x.to_vec()]);
+        let mut owed = None;
+        for index in 0..self.layers.len() {
+            self.run_layer(index, buffers, owed, batch, &ropes)?;
+            owed = Some(index);
+            if let Some(captured) = &mut captured {
+                self.settle(index, buffers);
+                owed = None;
+                let is_last = self.stage.has_head() && index + 1 == self.layers.len();
+                let norm = is_last.then_some(&self.head.norm);
+                captured.push(self.normed(&buffers.x, norm));
+            }
+        }
+        self.captured = captured;
+        if let Some(owed) = owed {
+            self.settle(owed, buffers);
+        }
+        if self.stage.has_head() {
+            return self.logits(buffers, batch, values);
+        }
+        values.clear();
+        values.extend_from_slice(&buffers.x);
+        Ok(())
+    }
+}
+
+/// What a layer adds to the hidden states.
+struct Addend<'a> {
+    /// `[rows, hidden]`.
+    rows: &'a [f32],
+    post_norm: Option<&'a NormWeights>,
+    scale: f32,
+}
+
+/// What is added to the hidden states, in this order.
+struct Addends<'a>([Option<Addend<'a>>; 2]);
+
+impl<'a> Addends<'a> {
+    /// What is left at the end of a layer.
+    fn new(layer: &Layer, weights: &'a LayerWeights, mixer_output: &'a [f32], output: &'a [f32]) -> Self {
+        let scale = layer.residual_scale;
+        let mixer = Addend { rows: mixer_output, post_norm: weights.mixer_post_norm.as_ref(), scale };
+        let ffn = Addend { rows: output, post_norm: weights.ffn_post_norm.as_ref(), scale };
+        match layer.residual {
+            Residual::Sequential => Self([Some(ffn), None]),
+            Residual::Parallel => Self([Some(mixer), Some(ffn)]),
+        }
+    }
+
+    /// Adds them to one row; `spare` is a row of its length.
+    fn add_to(&self, kernels: &Kernels, row: usize, x: &mut [f32], spare: &mut [f32]) {
+        for Addend { rows, post_norm, scale } in self.0.iter().flatten() {
+            let mut y = &rows[row * x.len()..][..x.len()];
+            if let Some(norm) = post_norm {
+                norm.apply(kernels, y, spare);
+                y = spare;
+            }
+            if *scale == 1.0 {
+                kernels.add(x, y);
+            } else {
+                kernels.add_scaled(x, y, *scale);
+            }
+        }
+    }
+}
+
+/// Adds what is owed to the hidden states `x`, and prepares the input of `weights` from them, in one pass.
+fn prepare_hidden<'w>(
+    device: &Device,
+    inputs: &mut PreparedInputs,
+    weights: impl IntoIterator<Item = &'w LinearWeights>,
+    x: &mut [f32],
+    width: usize,
+    addends: Option<&Addends<'_>>,
+    norm: Option<&NormWeights>,
+) {
+    let shape = (x.len() / width, width, width);
+    inputs.prepare(device, weights, x, shape, |row, x, out| {
+        if let Some(addends) = addends {
+            addends.add_to(&device.kernels, row, x, out);
+        }
+        match norm {
+            Some(norm) => norm.apply(&device.kernels, x, out),
+            None => out.copy_from_slice(x),
+        }
+    });
+}
+
+/// Bias, norm and rotation of the heads of queries or keys.
+fn finish_heads(
+    device: &Device,
+    weights: &LinearWeights,
+    norm: Option<&NormWeights>,
+    shape: &Attention,
+    rope: Option<(&RopeTable, RopeStyle)>,
+    rows: &mut [f32],
+) {
+    let kernels = &device.kernels;
+    let unit = match shape.qk_norm {
+        Some(QkNorm::Whole { .. }) => weights.rows(),
+        _ => shape.head_dim_k,
+    };
+    device.team.chunks_mut(rows, weights.rows(), |index, row| {
+        if !weights.bias().is_empty() {
+            kernels.add(row, weights.bias());
+        }
+        if let Some(norm) = norm {
+            with_row(unit, |normed| {
+                for (head, values) in row.chunks_exact_mut(unit).enumerate() {
+                    norm.stretch(head, unit).apply(kernels, values, normed);
+                    values.copy_from_slice(normed);
+                }
+            });
+        }
+        if let Some((table, style)) = rope {
+            let style = match style {
+                RopeStyle::Interleaved => veritas_kernels::RopeStyle::Interleaved,
+                RopeStyle::Neox => veritas_kernels::RopeStyle::Neox,
+            };
+            let range = index * table.n_pairs..(index + 1) * table.n_pairs;
+            let (cos, sin) = (&table.cos[range.clone()], &table.sin[range]);
+            row.chunks_exact_mut(shape.head_dim_k).for_each(|head| kernels.rope(style, head, cos, sin));
+        }
+    });
+}
+
+/// Stores the keys and values of a step, and attends to all of them.
+fn attend(
+    device: &Device,
+    cache: &mut LayerCache,
+    weights: &LayerWeights,
+    shape: &Attention,
+    batch: &Batch,
+    (query, key, value): (&[f32], &[f32], &[f32]),
+    mixed: &mut [f32],
+) {
+    let sequences = attention_sequences(batch);
+    let LayerCache { layout, pages } = cache;
+    kv_store(&device.kernels, &device.team, layout, pages, &sequences, key, value);
+    let config = AttentionConfig {
+        n_heads: shape.n_heads,
+        scale: shape.scale,
+        softcap: shape.softcap,
+        window: shape.window,
+        causal: true,
+        sinks: weights.sinks.as_deref(),
+    };
+    attention(&device.kernels, &device.team, &config, layout, pages, &sequences, query, mixed);
+}
+
+/// The widening products and the activation: `inner` becomes the input of the narrowing one.
+fn feed_forward(
+    device: &Device,
+    weights: &LayerWeights,
+    ffn: &FeedForward,
+    inputs: &PreparedInputs,
+    inner: &mut PreparedInputs,
+    (gate, up): (&mut AlignedBuf<f32>, &mut AlignedBuf<f32>),
+) -> Result<(), Error> {
+    let width = weights.up.rows();
+    let (kernels, team) = (&device.kernels, &device.team);
+    match ffn {
+        FeedForward::Gated(gated) => {
+            let gate_weights =
+                weights.gate.as_ref().ok_or(Error::Internal { what: "a gated layer has a gate" })?;
+            let products =
+                [gate_weights.product(device, inputs, gate)?, weights.up.product(device, inputs, up)?];
+            matmul_each(kernels, team, products)?;
+            gate_weights.add_bias(device, gate);
+            weights.up.add_bias(device, up);
+            let (up, rows) = (&**up, gate.len() / width);
+            inner.prepare(device, [&weights.down], gate, (rows, width, width), |row, gate, out| {
+                let up = &up[row * width..][..width];
+                kernels.activate_mul(activation(gated.activation), gate, up, out);
+            });
+        }
+        FeedForward::Plain(plain) => {
+            matmul(device, weights.up.product(device, inputs, up)?)?;
+            weights.up.add_bias(device, up);
+            let rows = up.len() / width;
+            inner.prepare(device, [&weights.down], up, (rows, width, width), |_, row, out| {
+                kernels.activate(activation(plain.activation), row);
+                out.copy_from_slice(row);
+            });
+        }
+        FeedForward::Moe(_) => return Err(Error::Unsupported { what: "a mixture of experts".into() }),
+    }
+    Ok(())
+}
+
+fn matmul(device: &Device, product: Product<'_>) -> Result<(), Error> {
+    Ok(matmul_each(&device.kernels, &device.team, [product])?)
+}
+
+/// Calls `f` with `len` numbers that this thread keeps for such calls.
+fn with_row<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static ROW: RefCell<AlignedBuf<f32>> = RefCell::default();
+    }
+    ROW.with_borrow_mut(|row| {
+        row.resize(len);
+        f(row)
+    })
+}
+
+/// Where the first infinity or NaN stands.
+fn first_not_finite(x: &[f32]) -> Option<usize> {
+    // Without a branch an entry, so that the compiler makes vectors of it.
+    let all_finite = |x: &[f32]| x.iter().fold(true, |all, x| all & x.is_finite());
+    let at = x.chunks(1024).position(|chunk| !all_finite(chunk))? * 1024;
+    Some(at + x[at..].iter().position(|x| !x.is_finite())?)
+}
+
 impl LayerWeights {
+    fn projections(&self) -> impl Iterator<Item = &LinearWeights> {
+        [&self.query, &self.key, &self.value].into_iter()
+    }
+
+    /// What widens the hidden states in the feed-forward part.
+    fn widening(&self) -> impl Iterator<Item = &LinearWeights> {
+        self.gate.iter().chain([&self.up])
+    }
+
     fn new(files: &ModelFiles, layer: &Layer, attention: &Attention) -> Result<Self, Error> {
         let norm = |norm: &Option<Norm>| norm.as_ref().map(|norm| NormWeights::new(files, norm)).transpose();
         let linear = |linear: &Linear| LinearWeights::new(files, linear);

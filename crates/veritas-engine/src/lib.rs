@@ -19,7 +19,7 @@ pub mod sampler;
 mod score;
 mod weights;
 
-pub use backend::{Backend, Batch, BatchEntry, LogitsWanted, Stage, StageOutput};
+pub use backend::{Backend, Batch, BatchEntry, LogitsWanted, Stage};
 pub use cpu::CpuBackend;
 pub use engine::{Engine, FinishReason, Output, Request, RequestId};
 pub use error::{Error, ErrorKind};

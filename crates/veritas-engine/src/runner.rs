@@ -11,7 +11,7 @@ use veritas_sched::{
 };
 use veritas_simd::Isa;
 
-use crate::backend::{Backend, Batch, BatchEntry, LogitsWanted, Stage, StageOutput};
+use crate::backend::{Backend, Batch, BatchEntry, LogitsWanted, Stage};
 use crate::cpu::CpuBackend;
 use crate::error::Error;
 use crate::kv::CacheTypes;
@@ -133,6 +133,8 @@ pub struct Runner {
     model: Arc<Model>,
     scheduler: Scheduler,
     stages: Vec<Box<dyn Backend>>,
+    /// What the stages hand on; the logits in the end. Kept for its memory.
+    values: Vec<f32>,
     n_context: usize,
     sequences: HashMap<SequenceId, SequenceFacts>,
 }
@@ -182,7 +184,7 @@ impl Runner {
             step_tokens_max: config.chunk_tokens.max(config.n_sequences).max(1),
             chunk_tokens_max: config.chunk_tokens.max(1),
         });
-        Ok(Self { model, scheduler, stages, n_context, sequences: HashMap::new() })
+        Ok(Self { model, scheduler, stages, values: Vec::new(), n_context, sequences: HashMap::new() })
     }
 
     /// The model.
@@ -290,8 +292,10 @@ impl Runner {
             return Ok(None);
         }
         let batch = Batch { entries: plan.entries.iter().map(|entry| self.batch_entry(entry)).collect() };
-        let logits = self.run_stages(&batch)?;
-        let mut rows = logits.chunks_exact(self.model.plan().n_vocab);
+        for stage in &mut self.stages {
+            stage.run(&batch, &mut self.values)?;
+        }
+        let mut rows = self.values.chunks_exact(self.model.plan().n_vocab);
         let mut outputs = Vec::new();
         for (entry, wanted) in plan.entries.iter().zip(&batch.entries) {
             let tokens = self.scheduler.tokens(entry.sequence).unwrap_or_default();
@@ -333,16 +337,5 @@ impl Runner {
             reach: facts.reach,
             logits,
         }
-    }
-
-    fn run_stages(&mut self, batch: &Batch) -> Result<Vec<f32>, Error> {
-        let mut hidden = Vec::new();
-        for stage in &mut self.stages {
-            match stage.run(batch, hidden)? {
-                StageOutput::Hidden(next) => hidden = next,
-                StageOutput::Logits(logits) => return Ok(logits),
-            }
-        }
-        Err(Error::Internal { what: "the last stage gives logits" })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use veritas_kernels::{Activations, Kernels, Team, matmul};
+use veritas_kernels::{Activations, Kernels, Product, Team};
+use veritas_mem::AlignedBuf;
 use veritas_model::{Linear, MatrixRef, Norm, NormKind};
 use veritas_quant::activation::ActivationFormat;
 
@@ -39,60 +40,70 @@ impl LinearWeights {
         self.matrix.rows
     }
 
-    /// `[input rows, outputs]` of the input `x`, which `inputs` remembers in the formats that it was quantised to.
-    pub(crate) fn apply(
+    /// Inputs.
+    pub(crate) fn cols(&self) -> usize {
+        self.matrix.cols
+    }
+
+    /// The product with an input that has been prepared, whose result `out` takes, `[input rows, outputs]`; the bias
+    /// is still to be added.
+    pub(crate) fn product<'a>(
         &self,
-        device: &Device,
-        inputs: &mut PreparedInputs,
-        x: &[f32],
-    ) -> Result<Vec<f32>, Error> {
-        let Device { files, kernels, team } = device;
-        let input = inputs.prepared(device, self.format, x, self.matrix.cols)?;
-        let mut out = vec![0.0; input.rows() * self.matrix.rows];
-        matmul(kernels, team, &files.matrix(&self.matrix)?, input, &mut out)?;
+        device: &'a Device,
+        inputs: &'a PreparedInputs,
+        out: &'a mut AlignedBuf<f32>,
+    ) -> Result<Product<'a>, Error> {
+        let acts = inputs.get(self.format)?;
+        out.resize(acts.rows() * self.matrix.rows);
+        Ok(Product { w: device.files.matrix(&self.matrix)?, acts, out })
+    }
+
+    /// Adds the bias to each row.
+    pub(crate) fn add_bias(&self, device: &Device, rows: &mut [f32]) {
         if let Some(bias) = &self.bias {
-            team.chunks_mut(&mut out, self.matrix.rows, |_, row| kernels.add(row, bias));
+            device.team.chunks_mut(rows, bias.len(), |_, row| device.kernels.add(row, bias));
         }
-        Ok(out)
+    }
+
+    /// The bias, or an empty slice.
+    pub(crate) fn bias(&self) -> &[f32] {
+        self.bias.as_deref().unwrap_or_default()
     }
 }
 
-/// One input of several matrices, quantised for each kind of weights at most once.
+/// One input of several matrices, in the formats that their weights want.
 #[derive(Default)]
 pub(crate) struct PreparedInputs {
-    by_format: Vec<Prepared>,
-}
-
-struct Prepared {
-    format: ActivationFormat,
-    activations: Activations,
-    is_current: bool,
+    by_format: Vec<(ActivationFormat, Activations)>,
 }
 
 impl PreparedInputs {
-    /// Forgets what was prepared: the input is another one now.
-    pub(crate) fn renew(&mut self) {
-        self.by_format.iter_mut().for_each(|prepared| prepared.is_current = false);
-    }
-
-    fn prepared(
+    /// Computes an input row by row, in the formats of `weights`: see [`Activations::prepare_with`].
+    pub(crate) fn prepare<'w>(
         &mut self,
         device: &Device,
-        format: ActivationFormat,
-        x: &[f32],
-        cols: usize,
-    ) -> Result<&Activations, Error> {
-        let index =
-            self.by_format.iter().position(|prepared| prepared.format == format).unwrap_or_else(|| {
-                self.by_format.push(Prepared { format, activations: Activations::new(), is_current: false });
-                self.by_format.len() - 1
-            });
-        let prepared = &mut self.by_format[index];
-        if !prepared.is_current {
-            prepared.activations.prepare(&device.kernels, &device.team, format, x, x.len() / cols, cols);
-            prepared.is_current = true;
+        weights: impl IntoIterator<Item = &'w LinearWeights>,
+        x: &mut [f32],
+        shape: (usize, usize, usize),
+        fill: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let mut wanted: Vec<ActivationFormat> = Vec::with_capacity(2);
+        for weights in weights {
+            if !wanted.contains(&weights.format) {
+                wanted.push(weights.format);
+            }
+            if self.by_format.iter().all(|(format, _)| *format != weights.format) {
+                self.by_format.push((weights.format, Activations::new()));
+            }
         }
-        Ok(&prepared.activations)
+        let sets = self.by_format.iter_mut().filter(|(format, _)| wanted.contains(format));
+        let mut sets: Vec<_> = sets.map(|(format, set)| (*format, set)).collect();
+        Activations::prepare_with(&device.kernels, &device.team, &mut sets, x, shape, fill);
+    }
+
+    fn get(&self, format: ActivationFormat) -> Result<&Activations, Error> {
+        let set = self.by_format.iter().find(|(prepared, _)| *prepared == format);
+        set.map(|(_, set)| set).ok_or(Error::Internal { what: "an input is prepared for its weights" })
     }
 }
 

@@ -1,15 +1,17 @@
 //! The right-hand side of a product: activations in the form that the kernels of a weight type read.
 
+use std::cell::RefCell;
+
 use veritas_mem::AlignedBuf;
 use veritas_quant::activation::ActivationFormat;
 
-use crate::columns::{ColumnTiles, Row};
+use crate::columns::{self, ColumnTiles, ColumnWriter, Row};
 use crate::lanes::LANES;
 use crate::table::Kernels;
 use crate::team::Team;
 use crate::tile::DisjointChunks;
 
-/// Activation rows that one task of [`Activations::prepare`] converts.
+/// Activation rows that one task converts where they are not put side by side.
 const ROWS_PER_TASK: usize = 4;
 
 /// From this many quantised rows on they are also put side by side.
@@ -57,16 +59,34 @@ impl Activations {
         cols: usize,
     ) {
         assert_eq!(Some(x.len()), rows.checked_mul(cols), "the activations' length");
-        self.format = Some(format);
-        self.rows = rows;
-        self.cols = cols;
-        self.columns.clear();
-        match format {
-            ActivationFormat::F32 => self.prepare_f32(team, x, cols.next_multiple_of(LANES), copy_row),
-            ActivationFormat::Bf16 => self.prepare_f32(team, x, cols.next_multiple_of(2 * LANES), bf16_row),
-            ActivationFormat::Q8Block32 => self.prepare_q8(kernels, team, x, 32),
-            ActivationFormat::Q8Block256 => self.prepare_q8(kernels, team, x, 256),
-        }
+        prepare_rows(kernels, team, &mut [(format, self)], (rows, cols), &|row, out| {
+            out.copy_from_slice(&x[row * cols..][..cols]);
+        });
+    }
+
+    /// Computes rows and converts them while they are in the cache, each set to its format. `x` is `[rows, width]`,
+    /// row-major; `fill(row, x's row, out)` may change the row of `x` and writes the `cols` activations to `out`.
+    ///
+    /// # Panics
+    /// If `x` has another length, or `cols` is no multiple of a format's block.
+    pub fn prepare_with(
+        kernels: &Kernels,
+        team: &Team,
+        sets: &mut [(ActivationFormat, &mut Activations)],
+        x: &mut [f32],
+        (rows, width, cols): (usize, usize, usize),
+        fill: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        assert_eq!(
+            Some(x.len()),
+            rows.checked_mul(width),
+            "the length of what the activations are made from"
+        );
+        let x = DisjointChunks::new(x, width.max(1));
+        prepare_rows(kernels, team, sets, (rows, cols), &|row, out| {
+            // SAFETY: `prepare_rows` calls this once for each row.
+            fill(row, unsafe { x.chunk(row) }, out);
+        });
     }
 
     /// Rows that were prepared.
@@ -111,58 +131,134 @@ impl Activations {
         self.columns.layout().is_some().then_some(&self.columns)
     }
 
-    fn prepare_f32(&mut self, team: &Team, x: &[f32], stride: usize, convert: fn(&[f32], &mut [f32])) {
-        self.f32_stride = stride;
-        self.f32.resize(self.rows * stride);
-        if self.rows * stride == 0 {
-            return;
-        }
-        let cols = self.cols;
-        team.chunks_mut(&mut self.f32, ROWS_PER_TASK * stride, |task, chunk| {
-            for (i, out) in chunk.chunks_exact_mut(stride).enumerate() {
-                let row = task * ROWS_PER_TASK + i;
-                convert(&x[row * cols..][..cols], out);
-            }
-        });
-    }
-
-    fn prepare_q8(&mut self, kernels: &Kernels, team: &Team, x: &[f32], block: usize) {
-        let (rows, cols) = (self.rows, self.cols);
+    /// Makes room for rows, and gives what writes them.
+    fn begin(
+        &mut self,
+        kernels: &Kernels,
+        format: ActivationFormat,
+        rows: usize,
+        cols: usize,
+    ) -> RowWriter<'_> {
+        let block = format.block_len();
         assert!(cols.is_multiple_of(block), "{cols} activations in a row are no multiple of {block}");
+        (self.format, self.rows, self.cols) = (Some(format), rows, cols);
+        self.columns.clear();
+        let (f32_stride, q_cols) = match format {
+            ActivationFormat::F32 => (cols.next_multiple_of(LANES), 0),
+            ActivationFormat::Bf16 => (cols.next_multiple_of(2 * LANES), 0),
+            ActivationFormat::Q8Block32 | ActivationFormat::Q8Block256 => (0, cols),
+        };
+        self.f32_stride = f32_stride;
         // Multiples of 64 bytes each.
-        self.q_stride = cols.next_multiple_of(64);
-        self.scale_stride = (cols / block).next_multiple_of(16);
-        self.sum_stride = (cols / 16).next_multiple_of(32);
+        self.q_stride = q_cols.next_multiple_of(64);
+        self.scale_stride = (q_cols / block).next_multiple_of(16);
+        self.sum_stride = (q_cols / 16).next_multiple_of(32);
+        self.f32.resize(rows * self.f32_stride);
         self.q.resize(rows * self.q_stride);
         self.scales.resize(rows * self.scale_stride);
         self.sums.resize(rows * self.sum_stride);
-        if rows * cols == 0 {
-            return;
-        }
-        let q = DisjointChunks::new(&mut self.q, self.q_stride);
-        let scales = DisjointChunks::new(&mut self.scales, self.scale_stride);
-        let sums = DisjointChunks::new(&mut self.sums, self.sum_stride);
-        team.run(rows.div_ceil(ROWS_PER_TASK), &|task, _thread| {
-            for row in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                // SAFETY: each row belongs to one task, which takes each of the row's chunks once.
-                let (q, scales, sums) = unsafe { (q.chunk(row), scales.chunk(row), sums.chunk(row)) };
-                let (q, q_rest) = q.split_at_mut(cols);
-                let (scales, scales_rest) = scales.split_at_mut(cols / block);
-                let (sums, sums_rest) = sums.split_at_mut(cols / 16);
-                kernels.quantize_q8(&x[row * cols..][..cols], block, q, scales, sums);
-                q_rest.fill(0);
-                scales_rest.fill(0.0);
-                sums_rest.fill(0);
-            }
-        });
-        if kernels.reads_columns() && rows >= COLUMNS_MIN {
-            let mut columns = std::mem::take(&mut self.columns);
-            let format = self.format.expect("set by `prepare`");
-            let row = |i: usize| Row { q: self.q_row(i), scales: self.scale_row(i), sums: self.sum_row(i) };
-            columns.pack(team, format, rows, cols, row);
-            self.columns = columns;
+        let side_by_side = q_cols > 0 && rows >= COLUMNS_MIN && kernels.reads_columns();
+        RowWriter {
+            format,
+            cols,
+            f32: DisjointChunks::new(&mut self.f32, self.f32_stride.max(1)),
+            q: DisjointChunks::new(&mut self.q, self.q_stride.max(1)),
+            scales: DisjointChunks::new(&mut self.scales, self.scale_stride.max(1)),
+            sums: DisjointChunks::new(&mut self.sums, self.sum_stride.max(1)),
+            columns: side_by_side.then(|| self.columns.begin(format, rows, cols)),
         }
     }
+}
+
+/// Writes the rows of one set, from several threads.
+struct RowWriter<'a> {
+    format: ActivationFormat,
+    cols: usize,
+    f32: DisjointChunks<'a, f32>,
+    q: DisjointChunks<'a, i8>,
+    scales: DisjointChunks<'a, f32>,
+    sums: DisjointChunks<'a, i16>,
+    columns: Option<ColumnWriter<'a>>,
+}
+
+impl RowWriter<'_> {
+    /// Converts the activations of one row.
+    ///
+    /// # Safety
+    /// Nobody else writes or reads the row meanwhile.
+    unsafe fn write(&self, kernels: &Kernels, row: usize, x: &[f32]) {
+        if let ActivationFormat::F32 | ActivationFormat::Bf16 = self.format {
+            // SAFETY: the caller's promise.
+            let out = unsafe { self.f32.chunk(row) };
+            if self.format == ActivationFormat::F32 {
+                copy_row(x, out)
+            } else {
+                bf16_row(x, out)
+            }
+            return;
+        }
+        let block = self.format.block_len();
+        // SAFETY: the caller's promise, for each of the row's parts.
+        let (q, scales, sums) = unsafe { (self.q.chunk(row), self.scales.chunk(row), self.sums.chunk(row)) };
+        let (q, q_rest) = q.split_at_mut(self.cols);
+        let (scales, scales_rest) = scales.split_at_mut(self.cols / block);
+        let (sums, sums_rest) = sums.split_at_mut(self.cols / 16);
+        kernels.quantize_q8(x, block, q, scales, sums);
+        q_rest.fill(0);
+        scales_rest.fill(0.0);
+        sums_rest.fill(0);
+    }
+
+    /// Puts the rows of a tile side by side, if this set wants it.
+    ///
+    /// # Safety
+    /// The rows of the tile are written, and nobody else touches them or the tile.
+    unsafe fn pack(&self, tile: usize) {
+        let Some(columns) = &self.columns else { return };
+        let block = self.format.block_len();
+        // SAFETY: the caller's promise.
+        unsafe {
+            columns.pack(tile, |row| Row {
+                q: &self.q.chunk(row)[..self.cols],
+                scales: &self.scales.chunk(row)[..self.cols / block],
+                sums: &self.sums.chunk(row)[..self.cols / 16],
+            });
+        }
+    }
+}
+
+/// Calls `fill(row, out)` once for each row and converts what it wrote, on all threads.
+fn prepare_rows(
+    kernels: &Kernels,
+    team: &Team,
+    sets: &mut [(ActivationFormat, &mut Activations)],
+    (rows, cols): (usize, usize),
+    fill: &(dyn Fn(usize, &mut [f32]) + Sync),
+) {
+    thread_local! {
+        static ROW: RefCell<AlignedBuf<f32>> = RefCell::default();
+    }
+    let writers: Vec<_> =
+        sets.iter_mut().map(|(format, set)| set.begin(kernels, *format, rows, cols)).collect();
+    if rows * cols == 0 {
+        return;
+    }
+    let is_packed = writers.iter().any(|writer| writer.columns.is_some());
+    let n_tasks = if is_packed { columns::n_tiles(rows) } else { rows.div_ceil(ROWS_PER_TASK) };
+    team.run(n_tasks, &|task, _thread| {
+        let (first, n) =
+            if is_packed { columns::tile_rows(task, rows) } else { (task * ROWS_PER_TASK, ROWS_PER_TASK) };
+        ROW.with_borrow_mut(|x| {
+            x.resize(cols);
+            for row in first..rows.min(first + n) {
+                fill(row, x);
+                // SAFETY: each row belongs to one task.
+                writers.iter().for_each(|writer| unsafe { writer.write(kernels, row, x) });
+            }
+        });
+        // SAFETY: the task has written the rows of its tile, which is nobody else's.
+        writers.iter().for_each(|writer| unsafe { writer.pack(task) });
+    });
 }
 
 fn copy_row(x: &[f32], out: &mut [f32]) {

@@ -7,7 +7,7 @@
 use veritas_mem::AlignedBuf;
 use veritas_quant::activation::ActivationFormat;
 
-use crate::team::Team;
+use crate::tile::DisjointChunks;
 
 /// Columns of a wide tile: with two vectors of weight rows, as many accumulators as 32 registers leave room for.
 pub(crate) const WIDE: usize = 6;
@@ -92,28 +92,22 @@ impl ColumnTiles {
         self.layout
     }
 
-    /// Packs `n_rows` rows of `cols` activations; `row` gives them.
-    pub(crate) fn pack<'r>(
-        &mut self,
-        team: &Team,
-        format: ActivationFormat,
-        n_rows: usize,
-        cols: usize,
-        row: impl Fn(usize) -> Row<'r> + Sync,
-    ) {
+    /// Makes room for `n_rows` rows of `cols` activations, and gives what packs them.
+    pub(crate) fn begin(&mut self, format: ActivationFormat, n_rows: usize, cols: usize) -> ColumnWriter<'_> {
         let layout = SpanLayout { span: format.block_len() };
         (self.n_wide, self.n_narrow) = cut(n_rows);
         self.n_spans = cols / layout.span;
         self.layout = Some(layout);
         let column_dwords = self.n_spans * layout.dwords();
         self.dwords.resize(self.n_columns() * column_dwords);
-        let at = |c: usize| (c < n_rows).then(|| row(c));
-        let n_in_wide = self.n_wide * WIDE;
-        let (wide, narrow) = self.dwords.split_at_mut(n_in_wide * column_dwords);
-        for (dwords, n, first) in [(wide, WIDE, 0), (narrow, NARROW, n_in_wide)] {
-            team.chunks_mut(dwords, (n * column_dwords).max(1), |tile, dwords| {
-                pack_tile(layout, dwords, n, |c| at(first + tile * n + c));
-            });
+        let n_wide = self.n_wide;
+        let (wide, narrow) = self.dwords.split_at_mut(n_wide * WIDE * column_dwords);
+        ColumnWriter {
+            layout,
+            n_rows,
+            n_wide,
+            wide: DisjointChunks::new(wide, (WIDE * column_dwords).max(1)),
+            narrow: DisjointChunks::new(narrow, (NARROW * column_dwords).max(1)),
         }
     }
 
@@ -133,6 +127,41 @@ impl ColumnTiles {
     }
 }
 
+/// Packs tiles, from several threads.
+pub(crate) struct ColumnWriter<'a> {
+    layout: SpanLayout,
+    n_rows: usize,
+    n_wide: usize,
+    wide: DisjointChunks<'a, u32>,
+    narrow: DisjointChunks<'a, u32>,
+}
+
+impl ColumnWriter<'_> {
+    /// Packs one tile; `row` gives its rows.
+    ///
+    /// # Safety
+    /// Nobody else touches the tile meanwhile.
+    pub(crate) unsafe fn pack<'r>(&self, tile: usize, row: impl Fn(usize) -> Row<'r>) {
+        let (first, n) = place(tile, self.n_wide);
+        // SAFETY: the caller's promise.
+        let dwords = unsafe {
+            if tile < self.n_wide { self.wide.chunk(tile) } else { self.narrow.chunk(tile - self.n_wide) }
+        };
+        pack_tile(self.layout, dwords, n, |c| (first + c < self.n_rows).then(|| row(first + c)));
+    }
+}
+
+/// Tiles that hold `n_rows` columns.
+pub(crate) fn n_tiles(n_rows: usize) -> usize {
+    let (n_wide, n_narrow) = cut(n_rows);
+    n_wide + n_narrow
+}
+
+/// The first row of a tile, and how many it has at most.
+pub(crate) fn tile_rows(tile: usize, n_rows: usize) -> (usize, usize) {
+    place(tile, cut(n_rows).0)
+}
+
 /// How many wide and how many narrow tiles hold `n_rows` columns with the least padding.
 fn cut(n_rows: usize) -> (usize, usize) {
     let even = n_rows.next_multiple_of(2).max(NARROW);
@@ -149,12 +178,7 @@ fn place(tile: usize, n_wide: usize) -> (usize, usize) {
     if tile < n_wide { (tile * WIDE, WIDE) } else { (n_wide * WIDE + (tile - n_wide) * NARROW, NARROW) }
 }
 
-fn pack_tile<'r>(
-    layout: SpanLayout,
-    dwords: &mut [u32],
-    n: usize,
-    row: impl Fn(usize) -> Option<Row<'r>>,
-) {
+fn pack_tile<'r>(layout: SpanLayout, dwords: &mut [u32], n: usize, row: impl Fn(usize) -> Option<Row<'r>>) {
     for c in 0..n {
         let Some(row) = row(c) else {
             dwords[c..].iter_mut().step_by(n).for_each(|dword| *dword = 0);

@@ -34,7 +34,7 @@ pub use attention::{AttentionConfig, attention};
 pub use elementwise::Activation;
 pub use error::Error;
 pub use kv::{AttentionSequence, CacheType, KvLayout, PAGE_TOKENS, kv_store};
-pub use matmul::{Matrix, matmul};
+pub use matmul::{Matrix, Product, matmul, matmul_each};
 pub use rope::RopeStyle;
 pub use table::Kernels;
 pub use team::{THREADS_MAX, Team};

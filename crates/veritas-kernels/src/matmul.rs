@@ -40,6 +40,16 @@ pub struct Matrix<'a> {
     pub cols: usize,
 }
 
+/// One product of several that run together.
+pub struct Product<'a> {
+    /// The weights.
+    pub w: Matrix<'a>,
+    /// The activations.
+    pub acts: &'a Activations,
+    /// `[activation rows, w.rows]`, row-major.
+    pub out: &'a mut [f32],
+}
+
 /// `out[r, n] = Σ_k w[n, k] · x[r, k]` for each activation row `r` and weight row `n`, in the canonical order of the
 /// weights' type. `out` is `[activation rows, w.rows]`, row-major.
 ///
@@ -53,46 +63,82 @@ pub fn matmul(
     acts: &Activations,
     out: &mut [f32],
 ) -> Result<(), Error> {
-    let unsupported = Error::UnsupportedType { ty: w.ty };
-    let format = ActivationFormat::for_weights(w.ty).ok_or(unsupported.clone())?;
-    let kernel = kernels.rows_kernel(w.ty).ok_or(unsupported)?;
-    if acts.format() != Some(format) {
-        let found = acts.format().map_or_else(|| "nothing prepared".to_owned(), |found| format!("{found:?}"));
-        return Err(Error::Format { ty: w.ty, expected: format!("{format:?}"), found });
+    matmul_each(kernels, team, [Product { w: *w, acts, out }])
+}
+
+/// Several products at once, so that the threads meet once and not after each of them.
+///
+/// # Errors
+/// As [`matmul`], before anything is computed.
+pub fn matmul_each<'a, const N: usize>(
+    kernels: &Kernels,
+    team: &Team,
+    products: [Product<'a>; N],
+) -> Result<(), Error> {
+    let mut n_tasks = 0;
+    let mut jobs = Vec::with_capacity(N);
+    for product in products {
+        let job = Job::new(kernels, team, product)?;
+        n_tasks += job.tasks.n;
+        jobs.push(job);
     }
-    shape("activations in a row", w.cols, acts.cols())?;
-    let row_bytes = w.ty.row_bytes(w.cols).ok_or(Error::Shape {
-        what: "weights in a row (a multiple of the block)",
-        expected: w.ty.block_len(),
-        found: w.cols,
-    })?;
-    shape("bytes of the weights", row_bytes.saturating_mul(w.rows), w.data.len())?;
-    shape("outputs", acts.rows().saturating_mul(w.rows), out.len())?;
-    if !out.is_empty() {
-        run(kernel, team, w, row_bytes, acts, out);
-    }
+    team.run(n_tasks, &|mut task, _thread| {
+        for job in &jobs {
+            if task < job.tasks.n {
+                return job.run(task);
+            }
+            task -= job.tasks.n;
+        }
+    });
     Ok(())
 }
 
-fn run(
+/// A product that was found to be sound.
+struct Job<'a> {
     kernel: RowsKernel,
-    team: &Team,
-    w: &Matrix<'_>,
+    w: Matrix<'a>,
     row_bytes: usize,
-    acts: &Activations,
-    out: &mut [f32],
-) {
-    let tasks = match acts.columns() {
-        Some(columns) => Tasks::of_panels(w.rows, columns.n_columns(), team.n_threads()),
-        None => Tasks::of_rows(w.rows, row_bytes, team.n_threads()),
-    };
-    let output = TileOutput::new(out, acts.rows(), w.rows);
-    team.run(tasks.n, &|task, _thread| {
-        let Range { start, end } = tasks.rows(task);
-        let data = &w.data[start * row_bytes..end * row_bytes];
-        // SAFETY: tasks cover disjoint ranges of rows. The kernel came from a table whose level this machine has.
-        unsafe { kernel(data, end - start, w.cols, acts, &mut output.writer(start, end - start)) };
-    });
+    acts: &'a Activations,
+    tasks: Tasks,
+    output: TileOutput<'a>,
+}
+
+impl<'a> Job<'a> {
+    fn new(kernels: &Kernels, team: &Team, Product { w, acts, out }: Product<'a>) -> Result<Self, Error> {
+        let unsupported = Error::UnsupportedType { ty: w.ty };
+        let format = ActivationFormat::for_weights(w.ty).ok_or(unsupported.clone())?;
+        let kernel = kernels.rows_kernel(w.ty).ok_or(unsupported)?;
+        if acts.format() != Some(format) {
+            let found =
+                acts.format().map_or_else(|| "nothing prepared".to_owned(), |found| format!("{found:?}"));
+            return Err(Error::Format { ty: w.ty, expected: format!("{format:?}"), found });
+        }
+        shape("activations in a row", w.cols, acts.cols())?;
+        let row_bytes = w.ty.row_bytes(w.cols).ok_or(Error::Shape {
+            what: "weights in a row (a multiple of the block)",
+            expected: w.ty.block_len(),
+            found: w.cols,
+        })?;
+        shape("bytes of the weights", row_bytes.saturating_mul(w.rows), w.data.len())?;
+        shape("outputs", acts.rows().saturating_mul(w.rows), out.len())?;
+        let tasks = match acts.columns() {
+            _ if out.is_empty() => Tasks::NONE,
+            Some(columns) => Tasks::of_panels(w.rows, columns.n_columns(), team.n_threads()),
+            None => Tasks::of_rows(w.rows, row_bytes, team.n_threads()),
+        };
+        Ok(Self { kernel, row_bytes, acts, tasks, output: TileOutput::new(out, acts.rows(), w.rows), w })
+    }
+
+    fn run(&self, task: usize) {
+        let Range { start, end } = self.tasks.rows(task);
+        let data = &self.w.data[start * self.row_bytes..end * self.row_bytes];
+        // SAFETY: tasks cover disjoint ranges of rows, and each runs once. The kernel came from a table whose level
+        // this machine has.
+        unsafe {
+            let mut out = self.output.writer(start, end - start);
+            (self.kernel)(data, end - start, self.w.cols, self.acts, &mut out);
+        }
+    }
 }
 
 /// Weight rows cut into tasks of about the same size.
@@ -105,6 +151,8 @@ struct Tasks {
 }
 
 impl Tasks {
+    const NONE: Self = Self { n_rows: 0, step: 1, n: 0 };
+
     /// For panels of all columns: as many as fit with their sums into [`PANEL_SUMS_MAX`], and as many tasks for each
     /// thread.
     fn of_panels(n_rows: usize, n_columns: usize, n_threads: usize) -> Self {

@@ -74,7 +74,8 @@ fn cases(ty: GgmlType) -> impl Strategy<Value = Case> {
     let n_blocks = 1300 / ty.block_len();
     // Few activation rows and many take different kernels.
     let n_acts = prop_oneof![3 => 1usize..10, 1 => 15usize..40];
-    let shape = (prop_oneof![3 => 1usize..20, 1 => 20usize..80], n_acts, prop_oneof![1..=3usize, 1..=n_blocks]);
+    let shape =
+        (prop_oneof![3 => 1usize..20, 1 => 20usize..80], n_acts, prop_oneof![1..=3usize, 1..=n_blocks]);
     shape.prop_flat_map(move |(n_rows, n_acts, n_blocks)| {
         let cols = n_blocks * ty.block_len();
         let cols = cols.next_multiple_of(ActivationFormat::for_weights(ty).expect("a product").block_len());

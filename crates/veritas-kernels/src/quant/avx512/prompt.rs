@@ -57,7 +57,8 @@ pub(super) fn rows<F: Fill>(
         let stretch = if cols <= WHOLE_MAX { cols } else { STRETCH };
         for at in (0..cols).step_by(stretch) {
             let len = stretch.min(cols - at);
-            let stretch = Stretch { first_span: at / F::Format::SPAN, n_spans: len / F::Format::SPAN, at, len };
+            let stretch =
+                Stretch { first_span: at / F::Format::SPAN, n_spans: len / F::Format::SPAN, at, len };
             for (p, sums) in sums.chunks_exact_mut(panel_sums).enumerate() {
                 let first = p * ROWS;
                 let rows = stretch.rows::<F::Format>(w, n_rows, cols, first);
@@ -154,12 +155,7 @@ fn tiles<F: Format>(
 /// A panel times one tile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn one<F: Format, const C: usize>(
-    panel: &Panel,
-    tile: &ColumnTile<'_>,
-    stretch: &Stretch,
-    sums: &mut [f32],
-) {
+fn one<F: Format, const C: usize>(panel: &Panel, tile: &ColumnTile<'_>, stretch: &Stretch, sums: &mut [f32]) {
     const { assert!(F::SPAN == 32 || F::SPAN == 256) };
     let span_dwords = SpanLayout { span: F::SPAN }.dwords() * C;
     let dwords = &tile.dwords[stretch.first_span * span_dwords..][..stretch.n_spans * span_dwords];
@@ -312,7 +308,10 @@ fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
                 for half in 0..2 {
                     let scale = _mm512_mul_ps(d_min[half], da);
                     let sum = floats(&sums[c][half]);
-                    store(&mut sums[c][half], _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[c][half]), sum));
+                    store(
+                        &mut sums[c][half],
+                        _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[c][half]), sum),
+                    );
                 }
             }
         }
@@ -323,7 +322,12 @@ fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
 fn finish(sums: &[f32], first: usize, n_rows: usize, out: &mut TileWriter<'_>) {
     let n = ROWS.min(n_rows - first);
     for (a, sums) in sums.chunks_exact(ROWS).take(out.n_act_rows()).enumerate() {
-        out.row_mut(a)[first..first + n].copy_from_slice(&sums[..n]);
+        let out = &mut out.row_mut(a)[first..first + n];
+        match <&mut [f32; ROWS]>::try_from(&mut *out) {
+            // A length that the compiler knows makes it two stores.
+            Ok(out) => out.copy_from_slice(sums),
+            Err(_) => out.copy_from_slice(&sums[..n]),
+        }
     }
 }
 
