@@ -29,6 +29,9 @@ pub struct Activations {
     /// f32 rows of `f32_stride`: the activations (`F32`), or each 32 of them as 16 odd, then 16 even ones (`Bf16`).
     f32: AlignedBuf<f32>,
     f32_stride: usize,
+    /// Rows of BF16 numbers as pairs, the first in the low half, where the level multiplies them so.
+    pairs: AlignedBuf<u32>,
+    pair_stride: usize,
     q: AlignedBuf<i8>,
     q_stride: usize,
     scales: AlignedBuf<f32>,
@@ -110,6 +113,11 @@ impl Activations {
         &self.f32[row * self.f32_stride..][..self.f32_stride]
     }
 
+    /// One row of `Bf16` as pairs, padded with zeros to a multiple of 16 pairs. Empty where the level reads `f32_row`.
+    pub(crate) fn pair_row(&self, row: usize) -> &[u32] {
+        &self.pairs[row * self.pair_stride..][..self.pair_stride]
+    }
+
     /// The quantised activations of one row: `cols` of them; the row starts on a cache line.
     pub(crate) fn q_row(&self, row: usize) -> &[i8] {
         &self.q[row * self.q_stride..][..self.cols]
@@ -143,17 +151,19 @@ impl Activations {
         assert!(cols.is_multiple_of(block), "{cols} activations in a row are no multiple of {block}");
         (self.format, self.rows, self.cols) = (Some(format), rows, cols);
         self.columns.clear();
-        let (f32_stride, q_cols) = match format {
-            ActivationFormat::F32 => (cols.next_multiple_of(LANES), 0),
-            ActivationFormat::Bf16 => (cols.next_multiple_of(2 * LANES), 0),
-            ActivationFormat::Q8Block32 | ActivationFormat::Q8Block256 => (0, cols),
+        let (f32_stride, pair_stride, q_cols) = match format {
+            ActivationFormat::F32 => (cols.next_multiple_of(LANES), 0, 0),
+            ActivationFormat::Bf16 if kernels.reads_pairs() => (0, cols.next_multiple_of(2 * LANES) / 2, 0),
+            ActivationFormat::Bf16 => (cols.next_multiple_of(2 * LANES), 0, 0),
+            ActivationFormat::Q8Block32 | ActivationFormat::Q8Block256 => (0, 0, cols),
         };
-        self.f32_stride = f32_stride;
+        (self.f32_stride, self.pair_stride) = (f32_stride, pair_stride);
         // Multiples of 64 bytes each.
         self.q_stride = q_cols.next_multiple_of(64);
         self.scale_stride = (q_cols / block).next_multiple_of(16);
         self.sum_stride = (q_cols / 16).next_multiple_of(32);
         self.f32.resize(rows * self.f32_stride);
+        self.pairs.resize(rows * self.pair_stride);
         self.q.resize(rows * self.q_stride);
         self.scales.resize(rows * self.scale_stride);
         self.sums.resize(rows * self.sum_stride);
@@ -162,6 +172,7 @@ impl Activations {
             format,
             cols,
             f32: DisjointChunks::new(&mut self.f32, self.f32_stride.max(1)),
+            pairs: (pair_stride > 0).then(|| DisjointChunks::new(&mut self.pairs, pair_stride)),
             q: DisjointChunks::new(&mut self.q, self.q_stride.max(1)),
             scales: DisjointChunks::new(&mut self.scales, self.scale_stride.max(1)),
             sums: DisjointChunks::new(&mut self.sums, self.sum_stride.max(1)),
@@ -175,6 +186,7 @@ struct RowWriter<'a> {
     format: ActivationFormat,
     cols: usize,
     f32: DisjointChunks<'a, f32>,
+    pairs: Option<DisjointChunks<'a, u32>>,
     q: DisjointChunks<'a, i8>,
     scales: DisjointChunks<'a, f32>,
     sums: DisjointChunks<'a, i16>,
@@ -187,6 +199,10 @@ impl RowWriter<'_> {
     /// # Safety
     /// Nobody else writes or reads the row meanwhile.
     unsafe fn write(&self, kernels: &Kernels, row: usize, x: &[f32]) {
+        if let Some(pairs) = &self.pairs {
+            // SAFETY: the caller's promise.
+            return pair_row(x, unsafe { pairs.chunk(row) });
+        }
         if let ActivationFormat::F32 | ActivationFormat::Bf16 = self.format {
             // SAFETY: the caller's promise.
             let out = unsafe { self.f32.chunk(row) };
@@ -274,6 +290,19 @@ fn bf16_row(x: &[f32], out: &mut [f32]) {
             even[i] = x.get(2 * i).map_or(0.0, |&x| round_to_bf16(x));
             odd[i] = x.get(2 * i + 1).map_or(0.0, |&x| round_to_bf16(x));
         }
+    }
+}
+
+fn pair_row(x: &[f32], out: &mut [u32]) {
+    let upper = |x: f32| round_to_bf16(x).to_bits() >> 16;
+    let (pairs, rest) = x.as_chunks::<2>();
+    let (whole, padding) = out.split_at_mut(pairs.len());
+    for (out, [first, second]) in whole.iter_mut().zip(pairs) {
+        *out = upper(*first) | upper(*second) << 16;
+    }
+    padding.fill(0);
+    if let ([last], [out, ..]) = (rest, padding) {
+        *out = upper(*last);
     }
 }
 

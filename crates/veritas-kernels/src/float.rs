@@ -8,6 +8,9 @@
 //! that a load serves several products. With one activation row it is more weight rows: then the weights stream from
 //! memory, and several streams keep the memory busy.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16_avx512;
+
 use crate::activations::Activations;
 use crate::lanes::{LANES, Simd};
 use crate::tile::TileWriter;

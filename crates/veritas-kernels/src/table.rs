@@ -292,8 +292,20 @@ impl Kernels {
         self.isa() == Isa::Avx512
     }
 
+    /// Whether the level's products of BF16 weights read pairs of BF16 activations.
+    pub(crate) fn reads_pairs(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.isa() == Isa::Avx512 && crate::float::bf16_avx512::is_available();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// The kernel of a weight type, or `None`. The machine has its level.
     pub(crate) fn rows_kernel(&self, ty: GgmlType) -> Option<RowsKernel> {
+        #[cfg(target_arch = "x86_64")]
+        if ty == GgmlType::BF16 && self.reads_pairs() {
+            return Some(crate::float::bf16_avx512::rows);
+        }
         (self.table.float_rows)(ty).or_else(|| (self.table.quant_rows)(ty))
     }
 
