@@ -12,6 +12,8 @@
 //! A unit of parallel work is one kv head of one sequence and as many query rows as share a tile well: the tile's keys
 //! and values are read once, as f32, for all of the unit's queries.
 
+mod single;
+
 use std::cell::RefCell;
 
 use veritas_mem::AlignedBuf;
@@ -197,6 +199,10 @@ impl AttentionUnit<'_> {
 #[inline(always)]
 pub(crate) fn attend<S: Simd>(s: S, unit: &mut AttentionUnit<'_>, scratch: &mut UnitScratch) {
     let (start, end) = begin(unit, scratch);
+    if single::serves::<S>(unit) {
+        single::tiles(s, unit, scratch, start, end);
+        return finish(s, unit, scratch);
+    }
     for tile in start / TILE..end.div_ceil(TILE) {
         let tile_start = tile * TILE;
         let (used_start, used_end) = enter_tile(&mut scratch.queries, tile_start);

@@ -68,7 +68,7 @@ impl CacheType {
     }
 
     /// Bytes of the numbers (without scales) of a head's keys or values in a page.
-    fn number_bytes(self, dim: usize) -> usize {
+    pub(crate) fn number_bytes(self, dim: usize) -> usize {
         let numbers = self.padded(dim) * PAGE_TOKENS;
         match self {
             Self::F32 => numbers * 4,
@@ -111,7 +111,7 @@ impl KvLayout {
         self.k_bytes() + self.v_type.part_bytes(self.head_dim_v)
     }
 
-    fn k_bytes(&self) -> usize {
+    pub(crate) fn k_bytes(&self) -> usize {
         self.k_type.part_bytes(self.head_dim_k)
     }
 

@@ -68,7 +68,8 @@ fn strip<const R: usize, const C: usize>(
         if row + R <= n_rows {
             let sums = tile::<R, C>(std::array::from_fn(|r| row_at(row + r)), x);
             for c in 0..C {
-                out.row_mut(act + c)[row..row + R].copy_from_slice(&std::array::from_fn::<_, R, _>(|r| sums[r][c]));
+                out.row_mut(act + c)[row..row + R]
+                    .copy_from_slice(&std::array::from_fn::<_, R, _>(|r| sums[r][c]));
             }
             row += R;
         } else {

@@ -26,6 +26,12 @@ impl Simd for Avx512Token {
     }
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8], at: usize) {
+        // SAFETY: SSE is part of the baseline; a prefetch reads nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
+    }
+
+    #[inline(always)]
     fn store(self, v: V, out: &mut [f32; LANES]) {
         // SAFETY: `self` proves AVX-512 F; out has 16 elements, and the store needs no alignment.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }

@@ -80,6 +80,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The same fold with `max`.
     fn fold_max(self, a: Self::V) -> f32;
 
+    /// Asks for the cache line of `bytes[at]`, which is about to be read; a hint that does nothing on some levels.
+    #[inline(always)]
+    fn prefetch(self, _bytes: &[u8], _at: usize) {}
+
     /// Up to sixteen numbers; the lanes beyond are `fill`.
     #[inline(always)]
     fn load_part(self, x: &[f32], fill: f32) -> Self::V {
