@@ -25,7 +25,7 @@ pub struct CpuBackend {
     ropes: Vec<RopeFrequencies>,
     layers: Vec<LayerWeights>,
     head: HeadWeights,
-    /// One arena per layer of the stage: page `i` of the layer at `i * layout.page_bytes()`.
+    /// One arena of pages per layer of the stage.
     cache: Vec<LayerCache>,
     /// The input made from the hidden states, and the one in the middle of a mixer or a feed-forward part.
     inputs: PreparedInputs,

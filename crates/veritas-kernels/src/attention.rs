@@ -191,7 +191,9 @@ impl AttentionUnit<'_> {
     fn page(&self, index: usize) -> &[u8] {
         let page = self.seq.block_table[index] as usize;
         let head_bytes = self.layout.head_bytes();
-        &self.pages[(page * self.layout.n_kv_heads + self.kv_head) * head_bytes..][..head_bytes]
+        let n_pages = self.pages.len() / self.layout.page_bytes();
+        assert!(page < n_pages, "page {page} of {n_pages}");
+        &self.pages[(self.kv_head * n_pages + page) * head_bytes..][..head_bytes]
     }
 }
 

@@ -163,7 +163,8 @@ impl AttentionSequence<'_> {
     }
 }
 
-/// Writes the keys and values of a step into the pages. `pages` is this layer's arena, page `i` at `i · page_bytes`;
+/// Writes the keys and values of a step into the pages. `pages` is this layer's arena, all pages of one head after all
+/// pages of the other: what one head reads lies together.
 /// `key` is `[rows, n_kv_heads · head_dim_k]`, `value` is `[rows, n_kv_heads · head_dim_v]`, row-major. Pages that two
 /// sequences share must not be written by either.
 ///
@@ -209,13 +210,15 @@ pub(crate) struct StoreUnit<'a> {
 pub(crate) fn store_unit<S: Simd>(s: S, unit: &mut StoreUnit<'_>) {
     let layout = unit.layout;
     let (dim_k, dim_v) = (layout.head_dim_k, layout.head_dim_v);
+    let n_pages = unit.parts.count() / layout.n_kv_heads;
     for seq in unit.seqs {
         for r in 0..seq.n_rows {
             let (row, position) = (seq.first_row + r, seq.first_position + r);
             let page = seq.block_table[position / PAGE_TOKENS] as usize;
+            assert!(page < n_pages, "page {page} of {n_pages}");
             // SAFETY: the part belongs to this unit's head, and there is one unit a head; the borrow ends with this
             // iteration.
-            let part = unsafe { unit.parts.chunk(page * layout.n_kv_heads + unit.head) };
+            let part = unsafe { unit.parts.chunk(unit.head * n_pages + page) };
             let (k_part, v_part) = part.split_at_mut(layout.k_bytes());
             let slot = position % PAGE_TOKENS;
             let key = &unit.key[(row * layout.n_kv_heads + unit.head) * dim_k..][..dim_k];

@@ -197,7 +197,9 @@ fn some_values<S: Simd, const B: usize, const Q: usize, const D: usize>(
         for token in tile_start.max(first)..tile_end.min(first + PAGE_TOKENS) {
             let row = (token - first) * row_vectors + vector;
             let value = &rows[row..row + D];
-            s.prefetch(ahead[page], k_bytes + row * B);
+            for line in 0..(D * B).div_ceil(LINE) {
+                s.prefetch(ahead[page], k_bytes + row * B + line * LINE);
+            }
             let mut vectors = [load(s, &value[0]); D];
             for d in 1..D {
                 vectors[d] = load(s, &value[d]);

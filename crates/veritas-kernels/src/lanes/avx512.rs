@@ -28,7 +28,7 @@ impl Simd for Avx512Token {
     #[inline(always)]
     fn prefetch(self, bytes: &[u8], at: usize) {
         // SAFETY: SSE is part of the baseline; a prefetch reads nothing and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(at).cast()) };
     }
 
     #[inline(always)]
