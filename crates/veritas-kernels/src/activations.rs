@@ -15,7 +15,7 @@ use crate::tile::DisjointChunks;
 const ROWS_PER_TASK: usize = 4;
 
 /// From this many quantised rows on they are also put side by side.
-const COLUMNS_MIN: usize = 17;
+const COLUMNS_MIN: usize = 3;
 
 /// A batch of activation rows, converted once and used by every product of the same format. The buffers are kept from
 /// one [`Activations::prepare`] to the next.
