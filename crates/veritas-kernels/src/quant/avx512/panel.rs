@@ -193,10 +193,10 @@ impl<F: Vector> Fill for Vectors<F> {
             }
             panel.transpose_bytes(half, n_blocks * F::LEN);
             for b in 0..n_blocks {
-                let block = |r: usize| &rows[r][b * F::BYTES..][..F::BYTES];
-                store(&mut panel.d[b][half], halves(|r| block(r), F::D_AT));
+                let at = b * F::BYTES;
+                store(&mut panel.d[b][half], halves(rows, at + F::D_AT));
                 if F::MINS {
-                    let d_min = halves(|r| block(r), F::D_MIN_AT);
+                    let d_min = halves(rows, at + F::D_MIN_AT);
                     // The sign changes where the minimum is added.
                     let sign = if F::MIN_IS_ADDED { i32::MIN } else { 0 };
                     let d_min = _mm512_xor_si512(_mm512_castps_si512(d_min), _mm512_set1_epi32(sign));
@@ -204,15 +204,16 @@ impl<F: Vector> Fill for Vectors<F> {
                 }
                 if F::SCALED {
                     let groups = F::LEN / F::GROUP;
-                    for r in 0..LANES {
-                        let (scales, mins) = F::scales(block(r));
-                        for g in 0..groups {
-                            panel.scales[b * groups + g][half][r] = i32::from(scales[g]);
+                    let scales_out = &mut panel.scales[b * groups..][..groups];
+                    let mins_out = &mut panel.mins[b * groups / 2..][..groups / 2];
+                    for (r, row) in rows.iter().enumerate() {
+                        let (scales, mins) = F::scales(&row[at..at + F::BYTES]);
+                        for (out, scale) in scales_out.iter_mut().zip(scales) {
+                            out[half][r] = i32::from(scale);
                         }
                         if F::MINS {
-                            for pair in 0..groups / 2 {
-                                panel.mins[b * groups / 2 + pair][half][r] =
-                                    [i16::from(mins[2 * pair]), i16::from(mins[2 * pair + 1])];
+                            for (out, pair) in mins_out.iter_mut().zip(mins.as_chunks::<2>().0) {
+                                out[half][r] = [i16::from(pair[0]), i16::from(pair[1])];
                             }
                         }
                     }
@@ -229,16 +230,19 @@ fn store(out: &mut [f32; LANES], x: __m512) {
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) };
 }
 
-/// The f16 at byte `at` of sixteen blocks.
+/// The f16 at byte `at` of sixteen rows of one length.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves<'a>(block: impl Fn(usize) -> &'a [u8], at: usize) -> __m512 {
-    let words: [[u8; 2]; LANES] = std::array::from_fn(|r| {
-        let block = block(r);
-        [block[at], block[at + 1]]
-    });
-    // SAFETY: the array has 32 bytes; the load needs no alignment.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(words.as_ptr().cast()) })
+fn halves(rows: &[&[u8]; LANES], at: usize) -> __m512 {
+    assert!(at + 2 <= rows[0].len());
+    let mut words = [0u16; LANES];
+    for (word, row) in words.iter_mut().zip(rows) {
+        debug_assert_eq!(row.len(), rows[0].len());
+        // SAFETY: the first row has two bytes there, and the caller's rows are of one length.
+        *word = unsafe { row.as_ptr().add(at).cast::<u16>().read_unaligned() };
+    }
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = words.map(|word| word as i16);
+    _mm512_cvtph_ps(_mm256_setr_epi16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p))
 }
 
 #[inline]
