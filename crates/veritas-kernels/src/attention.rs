@@ -7,14 +7,19 @@
 //!   Per tile: `m' = max(m, scores)`, `p = exp(score − m')`, `f = exp(m − m')`, `l = fma(l, f, Σ p)`, `acc = acc · f`, then
 //!   `acc = fma(p, v, acc)` over the unmasked positions, ascending. Σ is sixteen lanes (position mod 16, ascending, masked
 //!   ones adding 0) and the fold.
-//! - output: `acc / l`. At the start `m = −∞, l = 0, acc = 0`; with a sink, `m = sink, l = 1`.
+//! - partitions of [`PARTITION`] positions at absolute multiples of it, each from `m = −∞, l = 0, acc = 0`, are combined in
+//!   ascending order: `M' = max(M, m)`, `F = exp(M − M')`, `f = exp(m − M')`, `L = fma(l, f, L · F)`,
+//!   `ACC = fma(acc, f, ACC · F)`. At the start `M = −∞, L = 0, ACC = 0`; with a sink, `M = sink, L = 1`.
+//! - output: `ACC / L`.
 //!
 //! A unit of parallel work is one kv head of one sequence and as many query rows as share a tile well: the tile's keys
-//! and values are read once, as f32, for all of the unit's queries.
+//! and values are read once, as f32, for all of the unit's queries. Where there are too few units for the threads, each
+//! partition of a unit is a task of its own.
 
 mod single;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use veritas_mem::AlignedBuf;
 
@@ -30,6 +35,12 @@ use crate::vector;
 const TILE: usize = 64;
 /// Pages in a tile.
 const TILE_PAGES: usize = TILE / PAGE_TOKENS;
+
+/// Positions in a partition. Part of the definition, too.
+const PARTITION: usize = 1024;
+
+/// Units per thread below which partitions become tasks.
+const UNITS_PER_THREAD: usize = 2;
 
 /// Queries of a unit (rows × heads that share a kv head): enough to pay for reading a tile, few enough that their
 /// accumulators stay in the cache beside it.
@@ -105,22 +116,60 @@ pub fn attention(
         .flat_map(|(i, seq)| (0..seq.n_rows).step_by(unit_rows).rev().map(move |row| (i, row)))
         .collect();
     let parts = DisjointChunks::new(out, group * layout.head_dim_v);
-    team.run(units.len() * n_kv, &|task, _thread| {
+    let n_tasks = units.len() * n_kv;
+    let unit_of = |task: usize| {
         let (seq, first_row) = units[task / n_kv];
         let seq = &seqs[seq];
-        let mut unit = AttentionUnit {
-            config,
-            layout,
-            pages,
-            seq,
-            kv_head: task % n_kv,
-            first_row,
-            n_rows: unit_rows.min(seq.n_rows - first_row),
-            q,
-            out: &parts,
-        };
+        let n_rows = unit_rows.min(seq.n_rows - first_row);
+        let (kv_head, out, work) = (task % n_kv, &parts, Work::Whole);
+        AttentionUnit { config, layout, pages, seq, kv_head, first_row, n_rows, q, out, work }
+    };
+    let attend = |mut unit: AttentionUnit<'_>| {
         SCRATCH.with_borrow_mut(|scratch| kernels.attend(&mut unit, scratch));
+    };
+    let partitions = |task: usize| unit_of(task).partitions();
+    let most = (0..n_tasks).step_by(n_kv).map(|task| partitions(task).len()).max().unwrap_or(0);
+    if most < 2 || team.n_threads() == 1 || n_tasks >= UNITS_PER_THREAD * team.n_threads() {
+        team.run(n_tasks, &|task, _thread| attend(unit_of(task)));
+        return;
+    }
+    PARTIALS.with_borrow_mut(|partials| {
+        let len = unit_rows * group * partial_len(layout);
+        partials.resize(n_tasks * most * len);
+        let partials = DisjointChunks::new(partials, len);
+        team.run(n_tasks * most, &|number, _thread| {
+            let (task, index) = (number / most, number % most);
+            if let Some(partition) = partitions(task).nth(index) {
+                let work = Work::Partition { partition, partials: &partials, at: number };
+                attend(AttentionUnit { work, ..unit_of(task) });
+            }
+        });
+        team.run(n_tasks, &|task, _thread| {
+            let work = Work::Combine { partials: &partials, first: task * most };
+            attend(AttentionUnit { work, ..unit_of(task) });
+        });
     });
+}
+
+/// What is computed of a unit.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    /// All of it.
+    Whole,
+    /// One partition, whose state goes to a place of its own.
+    Partition { partition: usize, partials: &'a DisjointChunks<'a, f32>, at: usize },
+    /// The output, from the states of all partitions, which lie one after the other.
+    Combine { partials: &'a DisjointChunks<'a, f32>, first: usize },
+}
+
+/// Numbers of the state of one query: its accumulators, the maximum, the sum.
+fn partial_len(layout: &KvLayout) -> usize {
+    layout.padded_dim_v() + LANES
+}
+
+thread_local! {
+    /// The states of the partitions of one call.
+    static PARTIALS: RefCell<AlignedBuf<f32>> = RefCell::default();
 }
 
 thread_local! {
@@ -136,8 +185,10 @@ pub(crate) struct UnitScratch {
     values: AlignedBuf<f32>,
     /// Scores, then probabilities, `[query][TILE]`.
     scores: AlignedBuf<f32>,
-    /// Accumulators, `[query][dim]`.
+    /// Accumulators of the partition, `[query][dim]`.
     acc: AlignedBuf<f32>,
+    /// Accumulators of the partitions before, `[query][dim]`.
+    total: AlignedBuf<f32>,
     queries: Vec<Query>,
 }
 
@@ -150,8 +201,12 @@ struct Query {
     /// The part of the current tile that it sees, from the tile's start; empty if `tile_end <= tile_start`.
     tile_start: usize,
     tile_end: usize,
+    /// Of the partition: the largest score, and the sum.
     max: f32,
     sum: f32,
+    /// Of the partitions before.
+    total_max: f32,
+    total_sum: f32,
     /// What the accumulators are multiplied by before the current tile is added.
     rescale: f32,
 }
@@ -169,12 +224,26 @@ pub(crate) struct AttentionUnit<'a> {
     q: &'a [f32],
     /// The output, cut by (row, kv head).
     out: &'a DisjointChunks<'a, f32>,
+    work: Work<'a>,
 }
 
 impl AttentionUnit<'_> {
     /// Heads that share the kv head.
     fn group(&self) -> usize {
         self.config.n_heads / self.layout.n_kv_heads
+    }
+
+    /// The positions that the row `row` of the unit sees.
+    fn visible(&self, row: usize) -> (usize, usize) {
+        let position = self.seq.first_position + self.first_row + row;
+        self.config.visible(position, self.seq.end_position())
+    }
+
+    /// The partitions that any of the rows sees a part of.
+    fn partitions(&self) -> Range<usize> {
+        // Later rows see no earlier start and no earlier end.
+        let (start, end) = (self.visible(0).0, self.visible(self.n_rows - 1).1);
+        start / PARTITION..end.div_ceil(PARTITION)
     }
 
     /// The query vector of a query of the unit, which counts rows, then heads.
@@ -197,13 +266,82 @@ impl AttentionUnit<'_> {
     }
 }
 
-/// Computes a unit.
+/// Computes a unit, or what its `work` says of it.
 #[inline(always)]
 pub(crate) fn attend<S: Simd>(s: S, unit: &mut AttentionUnit<'_>, scratch: &mut UnitScratch) {
-    let (start, end) = begin(unit, scratch);
+    begin(unit, scratch);
+    match unit.work {
+        Work::Whole => {
+            for partition in unit.partitions() {
+                attend_partition(s, unit, scratch, partition);
+                let padded = unit.layout.padded_dim_v();
+                let UnitScratch { queries, acc, total, .. } = scratch;
+                for (index, query) in queries.iter_mut().enumerate() {
+                    let range = index * padded..(index + 1) * padded;
+                    combine(s, query, &acc[range.clone()], &mut total[range]);
+                }
+            }
+            finish(s, unit, scratch);
+        }
+        Work::Partition { partition, partials, at } => {
+            attend_partition(s, unit, scratch, partition);
+            // SAFETY: each partition of a unit has a number of its own, and is one task.
+            let partial = unsafe { partials.chunk(at) };
+            let padded = unit.layout.padded_dim_v();
+            let states = partial.chunks_exact_mut(partial_len(unit.layout));
+            for ((query, acc), state) in scratch.queries.iter().zip(scratch.acc.chunks_exact(padded)).zip(states) {
+                state[..padded].copy_from_slice(acc);
+                (state[padded], state[padded + 1]) = (query.max, query.sum);
+            }
+        }
+        Work::Combine { partials, first } => {
+            let padded = unit.layout.padded_dim_v();
+            for (index, _) in unit.partitions().enumerate() {
+                // SAFETY: the states of this unit are written, and no other task reads or writes them now.
+                let partial = unsafe { partials.chunk(first + index) };
+                let states = partial.chunks_exact(partial_len(unit.layout));
+                let UnitScratch { queries, total, .. } = scratch;
+                for ((query, total), state) in queries.iter_mut().zip(total.chunks_exact_mut(padded)).zip(states) {
+                    (query.max, query.sum) = (state[padded], state[padded + 1]);
+                    combine(s, query, &state[..padded], total);
+                }
+            }
+            finish(s, unit, scratch);
+        }
+    }
+}
+
+/// Sizes the scratch and sets the queries to their start.
+fn begin(unit: &AttentionUnit<'_>, scratch: &mut UnitScratch) {
+    let layout = unit.layout;
+    let group = unit.group();
+    let n_queries = unit.n_rows * group;
+    scratch.keys.resize(TILE * layout.padded_dim_k());
+    scratch.values.resize(TILE * layout.padded_dim_v());
+    scratch.scores.resize(n_queries * TILE);
+    scratch.acc.resize(n_queries * layout.padded_dim_v());
+    scratch.total.resize(n_queries * layout.padded_dim_v());
+    scratch.total.fill(0.0);
+    scratch.queries.clear();
+    for index in 0..n_queries {
+        let (start, end) = unit.visible(index / group);
+        let sink =
+            unit.config.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[unit.kv_head * group + index % group]);
+        let total_sum = if sink == f32::NEG_INFINITY { 0.0 } else { 1.0 };
+        scratch.queries.push(Query { start, end, total_max: sink, total_sum, ..Query::default() });
+    }
+}
+
+/// The state of all queries over one partition.
+#[inline(always)]
+fn attend_partition<S: Simd>(s: S, unit: &AttentionUnit<'_>, scratch: &mut UnitScratch, partition: usize) {
+    scratch.acc.fill(0.0);
+    scratch.queries.iter_mut().for_each(|query| (query.max, query.sum) = (f32::NEG_INFINITY, 0.0));
+    let (start, end) = (unit.visible(0).0, unit.visible(unit.n_rows - 1).1);
+    let start = start.max(partition * PARTITION);
+    let end = end.min((partition + 1) * PARTITION);
     if single::serves::<S>(unit) {
-        single::tiles(s, unit, scratch, start, end);
-        return finish(s, unit, scratch);
+        return single::tiles(s, unit, scratch, start, end);
     }
     for tile in start / TILE..end.div_ceil(TILE) {
         let tile_start = tile * TILE;
@@ -220,31 +358,28 @@ pub(crate) fn attend<S: Simd>(s: S, unit: &mut AttentionUnit<'_>, scratch: &mut 
         }
         accumulate_tile(s, unit.layout, scratch);
     }
-    finish(s, unit, scratch);
 }
 
-/// Sizes the scratch and sets the queries to their start; the positions that any of them sees.
-fn begin(unit: &AttentionUnit<'_>, scratch: &mut UnitScratch) -> (usize, usize) {
-    let layout = unit.layout;
-    let group = unit.group();
-    let n_queries = unit.n_rows * group;
-    scratch.keys.resize(TILE * layout.padded_dim_k());
-    scratch.values.resize(TILE * layout.padded_dim_v());
-    scratch.scores.resize(n_queries * TILE);
-    scratch.acc.resize(n_queries * layout.padded_dim_v());
-    scratch.acc.fill(0.0);
-    scratch.queries.clear();
-    let (mut all_start, mut all_end) = (usize::MAX, 0);
-    for index in 0..n_queries {
-        let position = unit.seq.first_position + unit.first_row + index / group;
-        let (start, end) = unit.config.visible(position, unit.seq.end_position());
-        (all_start, all_end) = (all_start.min(start), all_end.max(end));
-        let sink =
-            unit.config.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[unit.kv_head * group + index % group]);
-        let sum = if sink == f32::NEG_INFINITY { 0.0 } else { 1.0 };
-        scratch.queries.push(Query { start, end, max: sink, sum, ..Query::default() });
+/// Adds the state of a partition to that of the partitions before.
+#[inline(always)]
+fn combine<S: Simd>(s: S, query: &mut Query, acc: &[f32], total: &mut [f32]) {
+    if query.max == f32::NEG_INFINITY && query.sum == 0.0 {
+        // The query sees nothing of the partition.
+        return;
     }
-    (all_start, all_end)
+    let new_max = if query.max > query.total_max { query.max } else { query.total_max };
+    let factor = |max: f32| {
+        let mut lanes = [0.0; LANES];
+        s.store(vector::exp(s, s.splat(max - new_max)), &mut lanes);
+        lanes[0]
+    };
+    let (before, here) = (factor(query.total_max), factor(query.max));
+    query.total_sum = query.sum.mul_add(here, query.total_sum * before);
+    query.total_max = new_max;
+    let (before, here) = (s.splat(before), s.splat(here));
+    for (total, acc) in total.as_chunks_mut::<LANES>().0.iter_mut().zip(acc.as_chunks::<LANES>().0) {
+        s.store(s.fma(s.load(acc), here, s.mul(s.load(total), before)), total);
+    }
 }
 
 /// Sets each query's part of the tile at `tile_start`; the part that any query sees, from the tile's start.
@@ -480,8 +615,8 @@ fn finish<S: Simd>(s: S, unit: &AttentionUnit<'_>, scratch: &UnitScratch) {
         let out = unsafe { unit.out.chunk(part) };
         for (head, out) in out.chunks_exact_mut(dim).enumerate() {
             let index = row * group + head;
-            let sum = s.splat(scratch.queries[index].sum);
-            let acc = &scratch.acc[index * padded..][..padded];
+            let sum = s.splat(scratch.queries[index].total_sum);
+            let acc = &scratch.total[index * padded..][..padded];
             for (out, acc) in out.chunks_mut(LANES).zip(acc.as_chunks::<LANES>().0) {
                 s.store_part(s.div(s.load(acc), sum), out);
             }

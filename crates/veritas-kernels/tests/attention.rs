@@ -128,31 +128,40 @@ impl Case {
                     let score = q.iter().zip(k).fold(0.0f32, |acc, (q, k)| k.mul_add(*q, acc)) * self.scale;
                     self.softcap.map_or(score, |cap| cap * math::tanh_f32(score / cap))
                 };
-                let mut max = self.sinks.as_ref().map_or(f32::NEG_INFINITY, |sinks| sinks[head]);
-                let mut sum = if self.sinks.is_some() { 1.0f32 } else { 0.0 };
-                let mut acc = vec![0.0f32; dim_v];
-                let visible = self.visible(position);
-                for tile in visible.start / 64..visible.end.div_ceil(64) {
-                    let seen = visible.start.max(tile * 64)..visible.end.min(tile * 64 + 64);
-                    let new_max = seen.clone().map(score).fold(max, f32::max);
-                    let mut lanes = [0.0f32; 16];
-                    let rescale = math::exp_f32(max - new_max);
-                    acc.iter_mut().for_each(|acc| *acc *= rescale);
-                    for j in seen {
-                        let p = math::exp_f32(score(j) - new_max);
-                        lanes[j % 16] += p;
-                        let v = &v[(j * layout.n_kv_heads + kv_head) * dim_v..][..dim_v];
-                        acc.iter_mut().zip(v).for_each(|(acc, v)| *acc = p.mul_add(*v, *acc));
-                    }
-                    for h in [8, 4, 2, 1] {
-                        for i in 0..h {
-                            lanes[i] += lanes[i + h];
+                let mut total_max = self.sinks.as_ref().map_or(f32::NEG_INFINITY, |sinks| sinks[head]);
+                let mut total_sum = if self.sinks.is_some() { 1.0f32 } else { 0.0 };
+                let mut total = vec![0.0f32; dim_v];
+                let all = self.visible(position);
+                for partition in all.start / 1024..all.end.div_ceil(1024) {
+                    let visible = all.start.max(partition * 1024)..all.end.min(partition * 1024 + 1024);
+                    let (mut max, mut sum, mut acc) = (f32::NEG_INFINITY, 0.0f32, vec![0.0f32; dim_v]);
+                    for tile in visible.start / 64..visible.end.div_ceil(64) {
+                        let seen = visible.start.max(tile * 64)..visible.end.min(tile * 64 + 64);
+                        let new_max = seen.clone().map(score).fold(max, f32::max);
+                        let mut lanes = [0.0f32; 16];
+                        let rescale = math::exp_f32(max - new_max);
+                        acc.iter_mut().for_each(|acc| *acc *= rescale);
+                        for j in seen {
+                            let p = math::exp_f32(score(j) - new_max);
+                            lanes[j % 16] += p;
+                            let v = &v[(j * layout.n_kv_heads + kv_head) * dim_v..][..dim_v];
+                            acc.iter_mut().zip(v).for_each(|(acc, v)| *acc = p.mul_add(*v, *acc));
                         }
+                        for h in [8, 4, 2, 1] {
+                            for i in 0..h {
+                                lanes[i] += lanes[i + h];
+                            }
+                        }
+                        sum = sum.mul_add(rescale, lanes[0]);
+                        max = new_max;
                     }
-                    sum = sum.mul_add(rescale, lanes[0]);
-                    max = new_max;
+                    let new_max = total_max.max(max);
+                    let (before, here) = (math::exp_f32(total_max - new_max), math::exp_f32(max - new_max));
+                    total_sum = sum.mul_add(here, total_sum * before);
+                    total.iter_mut().zip(&acc).for_each(|(t, acc)| *t = acc.mul_add(here, *t * before));
+                    total_max = new_max;
                 }
-                out.extend(acc.iter().map(|acc| acc / sum));
+                out.extend(total.iter().map(|total| total / total_sum));
             }
         }
         out
@@ -296,6 +305,28 @@ fn the_bits_do_not_depend_on_level_threads_chunks_or_pages() {
         for n_threads in [1, 2, 5] {
             same_bits(&case.run(Isa::detect(), n_threads, 1, &in_order(case.n)), &whole, "token by token");
             same_bits(&case.run(Isa::detect(), n_threads, 64, &scattered), &whole, "chunks of 64");
+        }
+    }
+}
+
+#[test]
+fn long_contexts_have_the_same_bits_whether_or_not_their_partitions_run_apart() {
+    for (ty, group, window, sinks) in [
+        (CacheType::F16, 3, None, false),
+        (CacheType::F16, 1, Some(1030), true),
+        (CacheType::Q8_0, 2, None, true),
+    ] {
+        let layout = KvLayout { n_kv_heads: 1, head_dim_k: 16, head_dim_v: 20, k_type: ty, v_type: ty };
+        let mut case = Case::new(layout, group, 2060, 13);
+        case.window = window;
+        case.sinks = sinks.then(|| numbers(group, &mut 3));
+        let expected = case.expected();
+        for isa in Isa::available() {
+            // The last step has one row or a few: fewer units than threads, so that each partition is a task.
+            for (n_threads, chunk) in [(1, 2060), (2, 2059), (5, 2055)] {
+                let what = format!("{ty} on {isa} with {n_threads} threads in chunks of {chunk}");
+                same_bits(&case.run(isa, n_threads, chunk, &in_order(case.n)), &expected, &what);
+            }
         }
     }
 }
