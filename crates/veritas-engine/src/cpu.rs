@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::files::ModelFiles;
 use crate::kv::CacheTypes;
 use crate::rope::RopeFrequencies;
+use crate::sampler::first_not_finite;
 use crate::weights::{Device, LinearWeights, NormWeights, PreparedInputs};
 
 /// The CPU backend.
@@ -551,14 +552,6 @@ fn with_row<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
         row.resize(len);
         f(row)
     })
-}
-
-/// Where the first infinity or NaN stands.
-fn first_not_finite(x: &[f32]) -> Option<usize> {
-    // Without a branch an entry, so that the compiler makes vectors of it.
-    let all_finite = |x: &[f32]| x.iter().fold(true, |all, x| all & x.is_finite());
-    let at = x.chunks(1024).position(|chunk| !all_finite(chunk))? * 1024;
-    Some(at + x[at..].iter().position(|x| !x.is_finite())?)
 }
 
 impl LayerWeights {

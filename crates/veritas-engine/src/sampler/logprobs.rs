@@ -18,10 +18,19 @@ pub struct TokenLogprobs {
 
 /// Fails unless every logit is a finite number.
 pub(super) fn check_finite(logits: &[f32]) -> Result<(), Error> {
-    match (0..).zip(logits).find(|(_, x)| !x.is_finite()) {
-        Some((id, &value)) => Err(Error::LogitsNotFinite { id, value }),
+    match first_not_finite(logits) {
+        Some(index) => Err(Error::LogitsNotFinite { id: index as TokenId, value: logits[index] }),
         None => Ok(()),
     }
+}
+
+/// Where the first infinity or NaN stands.
+pub(crate) fn first_not_finite(x: &[f32]) -> Option<usize> {
+    const STRETCH: usize = 1024;
+    // Without a branch an entry, so that the compiler makes vectors of it.
+    let all_finite = |x: &[f32]| x.iter().fold(true, |all, x| all & x.is_finite());
+    let first = x.chunks(STRETCH).position(|stretch| !all_finite(stretch))? * STRETCH;
+    Some(first + x[first..].iter().position(|x| !x.is_finite())?)
 }
 
 /// Log-probability of `id` under a row of logits `[n_vocab]`, with those of the `n_top` most likely tokens. Serves

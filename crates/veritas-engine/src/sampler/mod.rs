@@ -31,6 +31,7 @@ mod truncation;
 
 pub use error::Error;
 pub use limits::*;
+pub(crate) use logprobs::first_not_finite;
 pub use logprobs::{TokenLogprobs, prompt_logprobs, token_logprobs};
 pub use params::{SamplerKind, SamplingParams};
 pub use philox::{Purpose, philox4x32_10, uniform};
