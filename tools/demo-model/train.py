@@ -48,6 +48,9 @@ MATRIX_RATE, OTHER_RATE = 0.02, 0.003
 DECAY_FROM = 0.48
 # The weight of the loss on words that a story has not introduced.
 UNINTRODUCED = 4.0
+# The generators leave a choice only in stories, and none of less than a fortieth. What the model takes to be rarer
+# than TAIL is a slip: its sum is pushed down with this weight, so that a sampler that cuts nothing off seldom draws one.
+TAIL, TAIL_WEIGHT = 0.01, 2.0
 
 
 @torch.no_grad()
@@ -140,17 +143,23 @@ class Introduced:
         return missing & ~introduces[:, :, None]
 
 
-def loss_of(model, ids, targets, introduced=None):
-    """The mean over the targets: cross-entropy, and the loss on words that were not introduced."""
+def loss_of(model, ids, targets, introduced):
+    """The mean over the targets: cross-entropy, and the losses on words that were not introduced and on the tail."""
     hidden = model(ids).flatten(0, 1)
     keep = (targets.flatten() != IGNORE).nonzero()[:, 0]
-    logits = model.logits(hidden[keep])
-    loss = F.cross_entropy(logits, targets.flatten()[keep])
-    if introduced is None:
-        return loss
+    target = targets.flatten()[keep]
+    log_shares = F.log_softmax(model.logits(hidden[keep]), 1)
+    shares = log_shares.exp()
     missing = introduced.missing(ids, targets).flatten(0, 1)[keep]
-    shares = (logits[:, introduced.ids] - logits.logsumexp(1, keepdim=True)).exp()
-    return loss - UNINTRODUCED * torch.log1p(-(shares * missing).sum(1).clamp(max=0.999)).mean()
+    off = (shares[:, introduced.ids] * missing).sum(1)
+    is_tail = (shares < TAIL).scatter(1, target[:, None], False)
+    tail = (shares * is_tail).sum(1)
+    return F.nll_loss(log_shares, target) + UNINTRODUCED * less(off) + TAIL_WEIGHT * less(tail)
+
+
+def less(share):
+    """The mean of -log(1 - share)."""
+    return -torch.log1p(-share.clamp(max=0.999)).mean()
 
 
 @torch.no_grad()
