@@ -118,11 +118,12 @@ def report(name, done, goal, show):
             show.append(f"{name}: {prompt!r}\n  expected {expected!r}\n  got      {answer!r} ({finish})")
 
 
-@torch.no_grad()
 def heldout_loss(path, data):
-    from train import Rows, validation_loss
+    from train import RANGES, Rows, loss_by_range
 
-    return validation_loss(read(path), Rows(data, "val"), 16)
+    losses = loss_by_range(read(path), Rows(data, "val"), 64)
+    for begin, end, loss in zip((0, *RANGES), RANGES, losses):
+        print(f"| held-out loss at positions {begin + 1} to {end}, nats per token with loss | {loss:.4f} | |")
 
 
 def main():
@@ -137,7 +138,7 @@ def main():
     failures = []
     print("| what | measured | goal |\n|---|---|---|")
     if args.data:
-        print(f"| held-out loss, nats per token with loss | {heldout_loss(args.model, args.data):.4f} | |")
+        heldout_loss(args.model, args.data)
     report("held-out wordings of product questions, exact", product_questions(model), "18 of 20", failures)
     report("copying, exact", cases(model, [tasks.copy], SEED), "80 %", failures)
     report("extracting, exact", cases(model, tasks.EXTRACT, SEED + 1), "", failures)

@@ -131,11 +131,11 @@ class Writer:
             # Induction is learned fastest from text that repeats at once.
             text = tasks.words(rng, 3, 20)
             return self.raw(text + "\n" + text)
-        if dice < 0.385:
+        if dice < 0.355:
             return self.chat([tasks.copy(rng)])
-        if dice < 0.455:
+        if dice < 0.425:
             return self.chat([rng.choice(tasks.EXTRACT)(rng)])
-        if dice < 0.535:
+        if dice < 0.505:
             return self.chat([rng.choice(tasks.EDIT)(rng)])
         if dice < 0.915:
             return self.chat([self.questions.pair(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.08 else None)
@@ -145,7 +145,9 @@ class Writer:
             return self.chat([tasks.small_talk(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.1 else None)
         if dice < 0.97:
             return self.chat(tasks.memory(rng) + ([self.turn(rng)] if rng.random() < 0.3 else []))
-        return self.chat([self.turn(rng) for _ in range(rng.randint(2, 4))], rng.choice(tasks.SYSTEM) if rng.random() < 0.15 else None)
+        # Some are long, so that more than a beginning of the context is used.
+        n_turns = rng.randint(2, 4) if rng.random() < 0.75 else rng.randint(5, 12)
+        return self.chat([self.turn(rng) for _ in range(n_turns)], rng.choice(tasks.SYSTEM) if rng.random() < 0.15 else None)
 
 
 def write(writer, out, name, n_tokens, seed):
