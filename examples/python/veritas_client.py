@@ -21,11 +21,7 @@ def fail(exit_code, message):
 
 
 def varint(number):
-    groups = bytearray()
-    while number >= 0x80:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes(groups) + bytes([number])
+    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + varint(number >> 7)
 
 
 def field(number, value):
@@ -66,10 +62,13 @@ def last(values, number, default):
 
 
 class Session:
-    def __init__(self, path, token):
+    def __init__(self, path, token, trusted):
         self.buffer = bytearray()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(path)
+        uid = struct.unpack("3i", self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        if uid not in (0, os.geteuid(), trusted):
+            fail(5, f"the daemon is run by user {uid}, whom --trust-uid does not name")
         self.send(HELLO, 0, field(1, 1) + field(3, "veritas_client.py") + field(4, token))
         self.limits = decode(last(decode(self.receive(0, WELCOME)[1]), 5, b""))
 
@@ -124,6 +123,7 @@ def main():
     parser.add_argument("prompt", metavar="PROMPT")
     parser.add_argument("--socket", default=path, help="default: %(default)s")
     parser.add_argument("--token-file", help="holds the secret, if the daemon asks for one")
+    parser.add_argument("--trust-uid", type=int, help="a user whose daemon is believed besides yours and root's")
     parser.add_argument("--model", default="", help="name of a loaded model; not needed if there is only one")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a chat template")
     parser.add_argument("-n", type=int, help="tokens to generate at most")
@@ -135,7 +135,7 @@ def main():
         prompt = field(3, field(1, args.prompt)) if args.raw else field(2, chat)
         sampling = b"".join(field(n, value) for n, value in ((1, args.seed), (26, args.n)) if value is not None)
         request = field(1, args.model) + prompt + field(5, sampling) + field(7, True) + field(12, CREDIT_WINDOW)
-        finish = Session(args.socket, token).generate(request)
+        finish = Session(args.socket, token, args.trust_uid).generate(request)
     except (OSError, ValueError) as error:  # no daemon; a negative number, or a prompt that is not text
         fail(3 if isinstance(error, OSError) else 2, error)
     except KeyboardInterrupt:

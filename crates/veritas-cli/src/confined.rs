@@ -25,7 +25,15 @@ pub(crate) fn launch<'m, 'a>(
     job: Job,
     policy: &'a Policy,
 ) -> Launch<'m, 'a> {
-    Launch { model, overrides, others: Vec::new(), job, policy, limits: Limits::default() }
+    Launch {
+        model,
+        overrides,
+        others: Vec::new(),
+        job,
+        policy,
+        limits: Limits::default(),
+        allow_missing: false,
+    }
 }
 
 impl<'a> Working<'a> {

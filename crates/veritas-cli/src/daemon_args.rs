@@ -18,11 +18,13 @@ const SOCKET_VARIABLE: &str = "VERITAS_SOCKET_PATH";
 const TOKEN_FILE_VARIABLE: &str = "VERITAS_TOKEN_FILE";
 /// Variable that holds the token.
 const TOKEN_VARIABLE: &str = "VERITAS_TOKEN";
+/// Variable that names users whose daemons are trusted.
+const TRUSTED_UIDS_VARIABLE: &str = "VERITAS_TRUSTED_UIDS";
 
-/// How a daemon is reached.
+/// Where a daemon listens, and the token that it asks for.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Daemon")]
-pub(crate) struct DaemonArgs {
+pub(crate) struct SocketArgs {
     /// The daemon's socket; by default VERITAS_SOCKET_PATH, else $XDG_RUNTIME_DIR/veritas-sdr/veritas-sdr.sock, or
     /// below /run for root.
     #[arg(long, value_name = "PATH")]
@@ -32,22 +34,50 @@ pub(crate) struct DaemonArgs {
     pub(crate) token_file: Option<PathBuf>,
 }
 
+/// How a daemon is reached.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Daemon")]
+pub(crate) struct DaemonArgs {
+    #[command(flatten)]
+    at: SocketArgs,
+    /// A user whose daemon is believed, besides one's own and root's (repeatable); by default those that
+    /// VERITAS_TRUSTED_UIDS lists.
+    #[arg(long, value_name = "UID")]
+    trust_uid: Vec<u32>,
+}
+
 impl DaemonArgs {
     /// The socket.
     pub(crate) fn path(&self) -> PathBuf {
-        let given = self.socket.clone().or_else(|| std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from));
+        let given = self.at.socket.clone().or_else(|| std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from));
         given.unwrap_or_else(|| default_socket_path(&environment()))
     }
 
     /// How a client connects whose answers may take `timeout`.
     pub(crate) fn options(&self, timeout: Option<Duration>) -> Result<ClientOptions, Failure> {
-        let name = "veritas-sdr".to_owned();
-        Ok(ClientOptions { name, token: self.token()?, timeout, ..ClientOptions::default() })
+        let mut options = ClientOptions { timeout, ..ClientOptions::default() };
+        options.name = "veritas-sdr".to_owned();
+        options.token = self.token()?;
+        options.trusted_uids.extend(self.trusted_uids()?);
+        Ok(options)
+    }
+
+    fn trusted_uids(&self) -> Result<Vec<u32>, Failure> {
+        if !self.trust_uid.is_empty() {
+            return Ok(self.trust_uid.clone());
+        }
+        let Some(list) = std::env::var_os(TRUSTED_UIDS_VARIABLE) else { return Ok(Vec::new()) };
+        let list = list.to_string_lossy();
+        let uids = list.split(',').filter(|_| !list.is_empty()).map(|uid| uid.trim().parse());
+        uids.collect::<Result<_, _>>().map_err(|_| {
+            let message = format!("{TRUSTED_UIDS_VARIABLE} is {list:?}, which is no list of user ids");
+            Failure::new(Code::Config, message).hint("write it as 1000,1001")
+        })
     }
 
     fn token(&self) -> Result<Option<Token>, Failure> {
         let file =
-            self.token_file.clone().or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from));
+            self.at.token_file.clone().or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from));
         if let Some(path) = file {
             return Ok(Some(Token::read(&path)?.token));
         }
@@ -115,7 +145,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE|default|strict")]
     pub(crate) sandbox: Option<OsString>,
     #[command(flatten)]
-    pub(crate) daemon: DaemonArgs,
+    pub(crate) at: SocketArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -128,8 +158,8 @@ impl ServeArgs {
 
     fn overrides(&self) -> Overrides {
         Overrides {
-            socket: self.daemon.socket.clone(),
-            token_file: self.daemon.token_file.clone(),
+            socket: self.at.socket.clone(),
+            token_file: self.at.token_file.clone(),
             models: self.model.clone(),
             threads: self.threads,
             isa: self.isa.clone(),

@@ -122,6 +122,11 @@ impl From<veritas_ipc::Error> for Failure {
             error => {
                 let code = Code::from_wire(error.code().into());
                 let failure = Self::new(code, error.to_string());
+                if let veritas_ipc::Error::UntrustedServer { uid, .. } = error {
+                    return failure.hint(format!(
+                        "if that user is meant to serve you, say so with --trust-uid {uid} or VERITAS_TRUSTED_UIDS"
+                    ));
+                }
                 match code {
                     Code::Unreachable => {
                         failure.hint("`veritas-sdr serve` starts a daemon; --socket names its socket")

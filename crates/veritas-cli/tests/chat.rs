@@ -88,6 +88,28 @@ fn a_model_without_a_template_is_refused() {
 }
 
 #[test]
+fn a_template_that_fails_is_a_fault_of_the_model_and_ends_the_chat() {
+    let with_template = |template: &str| {
+        let change = format!("tokenizer.chat_template=str:{template}");
+        chat(&["--json", "--override-kv", &change], "Hello\nHello again\n")
+    };
+    for (template, message) in [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[0]['content'] | no_such_filter }}", "no_such_filter"),
+        ("{% for message in messages %}{{ message['content'] }}", ""),
+        ("{{ messages[7]['content']['x'] }}", ""),
+        ("{% for i in range(1000000) %}{% for j in range(1000000) %}{{ j }}{% endfor %}{% endfor %}", ""),
+    ] {
+        let outcome = with_template(template);
+        let (exit, code, said) = outcome.error();
+        assert_eq!((exit, code.as_str()), (4, "malformed_model"), "{template}: {said}");
+        assert!(said.contains(message), "{template}: {said}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "it ends at the first message: {}", outcome.stderr);
+        assert!(outcome.stdout.is_empty());
+    }
+}
+
+#[test]
 fn a_message_cannot_name_a_control_token() {
     let prompt_ids = |message: &str| -> Vec<u64> {
         let run = veritas(&["run", "--temp", "0", "-n", "1", "--json", message], b"").json();

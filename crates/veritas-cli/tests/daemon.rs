@@ -11,11 +11,19 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{folder, in_folder, veritas};
-use harness::{Daemon, MODEL, ask, eventually, signal};
+use harness::{Daemon, Launch, MODEL, ask, eventually, signal};
 use serde_json::Value;
 use veritas_ipc::blocking::{Client, Flow};
+use veritas_ipc::{ClientOptions, asynchronous};
 use veritas_proto::v1::generate_request::Prompt;
 use veritas_proto::{FrameDecoder, Header, Kind, encode, v1};
+
+/// Tokens of an answer that takes minutes, as a number and as a flag.
+const ENDLESS: u32 = 60_000;
+const ENDLESS_TEXT: &str = "60000";
+
+/// A worker that stands still for a test is not taken for one that hangs.
+const PATIENT: &str = "[worker]\nheartbeat_timeout_ms = 600000\n";
 
 fn request(text: &str, n: u32) -> v1::GenerateRequest {
     v1::GenerateRequest {
@@ -75,16 +83,16 @@ fn the_pieces_of_a_stream_add_up_to_the_answer() {
 
 #[test]
 fn a_cancelled_request_ends_at_once_with_what_there_is() {
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::endless(&["story"], "");
     let mut client = daemon.client();
     let mut n_deltas = 0;
-    let finish = client.generate(request("Once", 900), &mut |_| {
+    let finish = client.generate(request("Once", ENDLESS), &mut |_| {
         n_deltas += 1;
         if n_deltas == 3 { Flow::Cancel } else { Flow::Continue }
     });
     let finish = finish.unwrap();
     assert_eq!(finish.choices[0].finish_reason(), v1::FinishReason::FinishCancelled);
-    assert!(finish.usage.unwrap().completion_tokens < 900);
+    assert!(finish.usage.unwrap().completion_tokens < u64::from(ENDLESS));
     // The connection is as good as before.
     assert!(client.live().is_ok());
     eventually("nothing runs", || daemon.status()["requests"]["running"] == 0);
@@ -92,8 +100,8 @@ fn a_cancelled_request_ends_at_once_with_what_there_is() {
 
 #[test]
 fn an_interrupted_client_ends_its_request_and_exits_with_130() {
-    let daemon = Daemon::start(&[]);
-    let mut child = daemon.spawn(&["generate", "--raw", "Once", "--ignore-eos", "-n", "900"]);
+    let daemon = Daemon::endless(&["story"], "");
+    let mut child = daemon.spawn(&["generate", "--raw", "Once", "--ignore-eos", "-n", ENDLESS_TEXT]);
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     signal(child.id(), "INT");
@@ -103,8 +111,9 @@ fn an_interrupted_client_ends_its_request_and_exits_with_130() {
 
 #[test]
 fn clients_that_vanish_leave_nothing_behind() {
-    let daemon = Daemon::start(&[]);
-    let children = (0..8).map(|_| daemon.spawn(&["generate", "--raw", "Once", "--ignore-eos", "-n", "900"]));
+    let daemon = Daemon::endless(&["story"], "");
+    let flags = ["generate", "--raw", "Once", "--ignore-eos", "-n", ENDLESS_TEXT];
+    let children = (0..8).map(|_| daemon.spawn(&flags));
     for mut child in children.collect::<Vec<_>>() {
         let mut first = [0; 1];
         child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
@@ -118,9 +127,9 @@ fn clients_that_vanish_leave_nothing_behind() {
 #[test]
 fn a_reader_that_stands_still_holds_up_nobody_and_is_cut_off() {
     let config = "[socket]\nslow_client_timeout_ms = 300\n";
-    let daemon = Daemon::with_config(config, &[]);
+    let daemon = Daemon::endless(&["story"], config);
     let mut stuck = daemon.client();
-    let mut asked = request("Once", 900);
+    let mut asked = request("Once", ENDLESS);
     asked.credit = 1;
     let failure = stuck.generate(asked, &mut |_| {
         // No credit is given while this runs; another client is served meanwhile.
@@ -209,8 +218,10 @@ fn a_wrong_token_a_missing_one_and_an_empty_one_are_refused() {
 
 #[test]
 fn a_worker_that_is_killed_is_replaced_and_others_do_not_notice() {
-    let daemon = Daemon::start_models(&[("a", MODEL), ("b", MODEL)], &[]);
-    let victim = daemon.worker_pid("a");
+    let daemon = Daemon::endless(&["a", "b"], PATIENT);
+    let (victim, other) = (daemon.worker_pid("a"), daemon.worker_pid("b"));
+    // They stand still until all requests are there, so that none is answered before.
+    [victim, other].into_iter().for_each(|pid| signal(pid, "STOP"));
     let clients = ["a", "a", "b", "b"].map(|model| {
         let child = daemon.spawn(&[
             "generate",
@@ -227,6 +238,7 @@ fn a_worker_that_is_killed_is_replaced_and_others_do_not_notice() {
     });
     eventually("they run", || daemon.status()["requests"]["running"] == 4);
     signal(victim, "KILL");
+    signal(other, "CONT");
     for (model, client) in clients {
         // Nothing was streamed of these, so that all of them are answered.
         assert!(client.wait_with_output().unwrap().status.success(), "{model}");
@@ -240,9 +252,9 @@ fn a_worker_that_is_killed_is_replaced_and_others_do_not_notice() {
 
 #[test]
 fn a_stream_whose_worker_dies_ends_with_worker_lost() {
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::endless(&["story"], "");
     let mut child =
-        daemon.spawn(&["generate", "--stream-json", "--raw", "Once", "--ignore-eos", "-n", "900"]);
+        daemon.spawn(&["generate", "--stream-json", "--raw", "Once", "--ignore-eos", "-n", ENDLESS_TEXT]);
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     signal(daemon.worker_pid("story"), "KILL");
@@ -258,9 +270,16 @@ fn a_worker_that_hangs_is_replaced() {
     let hung = daemon.worker_pid("story");
     signal(hung, "STOP");
     assert_eq!(daemon.run(&["live"]).code, Some(0), "the supervisor is not held up");
-    let answer = daemon.run(&["generate", "--json", "--raw", "Once", "-n", "4"]);
-    assert_eq!(answer.json()["usage"]["completion_tokens"], 4);
+    // Under load: nothing was streamed of these, so that all of them are answered by the next worker.
+    let flags = ["generate", "--json", "--raw", "Once", "--ignore-eos", "-n", "40"];
+    for client in [(); 8].map(|()| daemon.spawn(&flags)) {
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["usage"]["completion_tokens"], 40);
+    }
     assert_ne!(daemon.worker_pid("story"), hung);
+    assert!(daemon.log().contains("did not answer"), "{}", daemon.log());
 }
 
 #[test]
@@ -312,15 +331,55 @@ fn a_second_daemon_does_not_take_the_socket_and_a_stale_one_is_taken() {
 }
 
 #[test]
+fn an_asynchronous_client_outlives_its_daemon() {
+    let mut daemon = Daemon::endless(&["story"], "");
+    let path = std::path::PathBuf::from(daemon.socket());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = asynchronous::Client::connect(&path, &ClientOptions::default()).await.unwrap();
+        let first = client.welcome().await.unwrap().session_id;
+        // Two at once, on one connection.
+        let mut endless = client.generate(request("Once", ENDLESS)).await.unwrap();
+        let mut other = client.generate(request("In a little village", ENDLESS)).await.unwrap();
+        assert!(matches!(endless.next().await, Ok(Some(asynchronous::Event::Delta(_)))));
+        assert!(matches!(other.next().await, Ok(Some(asynchronous::Event::Delta(_)))));
+        daemon.kill();
+        for generation in [&mut endless, &mut other] {
+            let end = loop {
+                match generation.next().await {
+                    Ok(Some(asynchronous::Event::Delta(_))) => {}
+                    other => break other,
+                }
+            };
+            assert!(matches!(end, Err(veritas_ipc::Error::Disconnected)), "{end:?}");
+        }
+        daemon.restart();
+        assert!(client.call(&v1::ReadyRequest {}).await.unwrap().ready);
+        assert_ne!(client.welcome().await.unwrap().session_id, first, "a session is not taken up again");
+        let mut generation = client.generate(request("Once", 5)).await.unwrap();
+        let finish = loop {
+            if let Some(asynchronous::Event::Finish(finish)) = generation.next().await.unwrap() {
+                break finish;
+            }
+        };
+        assert_eq!(finish.usage.unwrap().completion_tokens, 5);
+    });
+}
+
+#[test]
 fn a_daemon_that_is_told_to_end_finishes_its_streams() {
-    let mut daemon = Daemon::start(&[]);
+    let mut daemon = Daemon::with_config(PATIENT, &[]);
+    let worker = daemon.worker_pid("story");
+    // It stands still until all requests are there.
+    signal(worker, "STOP");
     let clients = (0..6).map(|_| {
         daemon.spawn(&["generate", "--json", "--raw", "Once", "--ignore-eos", "-n", "300", "--temp", "0"])
     });
     let clients = clients.collect::<Vec<_>>();
     eventually("they run", || daemon.status()["requests"]["running"] == 6);
-    let worker = daemon.worker_pid("story");
-    assert_eq!(daemon.terminate(), Some(0));
+    signal(daemon.pid(), "TERM");
+    signal(worker, "CONT");
+    assert_eq!(daemon.wait(), Some(0));
     for client in clients {
         let output = client.wait_with_output().unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -391,6 +450,27 @@ fn a_model_that_cannot_be_loaded_stops_the_start() {
 }
 
 #[test]
+fn what_may_be_missing_on_other_systems_is_enforced_on_this_one() {
+    let daemon = Daemon::with_config("[sandbox]\nallow_missing = true\n", &[]);
+    let layers = daemon.model("story")["worker"]["sandbox"].clone();
+    for layer in veritas_sandbox::Layer::ALWAYS_REQUIRED {
+        assert_eq!(layers[layer.name()], "enforced", "{layer}");
+    }
+    assert!(!daemon.log().contains("WITHOUT A SANDBOX"), "{}", daemon.log());
+    // Each way to look tells the same, layer by layer.
+    let health = daemon.run(&["health", "--json"]).json();
+    assert_eq!(health["models"][0]["worker"]["sandbox"], layers);
+    let metrics = daemon.run(&["metrics"]).text();
+    for (layer, state) in layers.as_object().unwrap() {
+        let state = state.as_str().unwrap();
+        let value = u8::from(state == "enforced");
+        let line =
+            format!("veritas_sandbox_layer{{model=\"story\",layer=\"{layer}\",state=\"{state}\"}} {value}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+}
+
+#[test]
 fn a_digest_that_is_not_the_expected_one_stops_the_start() {
     let files = folder();
     let path = in_folder(&files, "veritas-sdr.toml");
@@ -457,8 +537,13 @@ fn a_disk_that_is_full_costs_lines_of_the_log_and_nothing_else() {
 
 #[test]
 fn a_daemon_without_free_descriptors_goes_on_when_they_come_back() {
-    let daemon = Daemon::start_limited(40);
+    let daemon = Daemon::start_as(&[], &[], &Launch { descriptors: Some(40), ..Launch::default() });
+    let mut before = daemon.client();
     let idle = (0..60).filter_map(|_| UnixStream::connect(daemon.socket()).ok()).collect::<Vec<_>>();
+    eventually("it has none left", || daemon.log().contains("a connection cannot be accepted"));
+    // Who is connected is served as before.
+    let finish = before.generate(request("Once", 5), &mut |_| Flow::Continue).unwrap();
+    assert_eq!(finish.usage.unwrap().completion_tokens, 5);
     drop(idle);
     eventually("it answers again", || daemon.run(&["live"]).code == Some(0));
     assert_eq!(daemon.run(&["generate", "--raw", "Once", "-n", "3"]).code, Some(0));
@@ -535,6 +620,25 @@ fn the_log_never_holds_a_prompt_or_an_answer() {
     let text = answer["text"].as_str().unwrap();
     let words = text.split_whitespace().filter(|word| word.len() > 5).collect::<Vec<_>>();
     assert!(!words.is_empty() && words.iter().all(|word| !log.contains(word)), "{log}");
+}
+
+#[test]
+fn a_log_of_json_is_one_object_a_line_and_goes_to_its_file() {
+    let files = folder();
+    let path = in_folder(&files, "log");
+    let config = format!("[log]\nformat = \"json\"\nlevel = \"trace\"\nfile = \"{path}\"\n");
+    let mut daemon = Daemon::with_config(&config, &[]);
+    // A name that would end a line, or a string, of a log that is written carelessly.
+    daemon.run(&["generate", "--model", "x\"}\n{\"level\": \"ERROR", "--raw", "Xyzzyplugh", "-n", "1"]);
+    assert_eq!(daemon.run(&["generate", "--raw", "Xyzzyplugh", "-n", "3"]).code, Some(0));
+    assert_eq!(daemon.terminate(), Some(0));
+    assert_eq!(daemon.log(), "", "nothing is said on stderr besides");
+    let log = std::fs::read_to_string(&path).unwrap();
+    assert!(log.lines().count() >= 4 && !log.contains("Xyzzyplugh"), "{log}");
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).expect("an object a line");
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+    }
 }
 
 #[test]

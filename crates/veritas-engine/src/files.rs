@@ -47,24 +47,34 @@ pub struct MetadataOverride {
     pub value: Value,
 }
 
+impl MetadataOverride {
+    /// What can be written, for people.
+    pub const FORM: &str = "KEY=TYPE:VALUE with the type int, float, bool or str";
+}
+
 impl std::str::FromStr for MetadataOverride {
     type Err = String;
 
-    /// Reads `KEY=TYPE:VALUE` with the type `int`, `float`, `bool` or `str`.
+    /// Reads [`MetadataOverride::FORM`]. The error says what is allowed.
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected KEY=TYPE:VALUE with the type int, float, bool or str".to_owned();
+        let expected = || Self::FORM.to_owned();
         let (key, typed) = text.split_once('=').ok_or_else(expected)?;
         let (kind, value) = typed.split_once(':').ok_or_else(expected)?;
-        let value = match kind {
-            "int" => value.parse::<i64>().map(Value::I64).map_err(|error| format!("{value}: {error}"))?,
-            "float" => value.parse::<f32>().map(Value::F32).map_err(|error| format!("{value}: {error}"))?,
-            "bool" => value.parse::<bool>().map(Value::Bool).map_err(|error| format!("{value}: {error}"))?,
-            "str" => Value::String(value.to_owned()),
-            _ => return Err(expected()),
-        };
         if key.is_empty() {
             return Err(expected());
         }
+        let value = match kind {
+            "int" => {
+                Value::I64(value.parse().map_err(|_| "after int: a whole number of 64 bits".to_owned())?)
+            }
+            "float" => {
+                let number = value.parse::<f32>().ok().filter(|number| number.is_finite());
+                Value::F32(number.ok_or("after float: a finite number")?)
+            }
+            "bool" => Value::Bool(value.parse().map_err(|_| "after bool: true or false".to_owned())?),
+            "str" => Value::String(value.to_owned()),
+            _ => return Err(expected()),
+        };
         Ok(Self { key: key.to_owned(), value })
     }
 }

@@ -1,5 +1,7 @@
 //! Clients of a daemon: one for threads, one for tokio.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use veritas_proto::limits::CREDIT_DEFAULT;
@@ -7,7 +9,7 @@ use veritas_proto::{Frame, Header, Kind, Message, VERSION, v1};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::limits::TIMEOUT_DEFAULT;
-use crate::{Error, Token};
+use crate::{AllowList, Error, Token};
 
 pub mod asynchronous;
 pub mod blocking;
@@ -19,6 +21,9 @@ pub struct ClientOptions {
     pub name: String,
     /// The token, where the daemon asks for one.
     pub token: Option<Token>,
+    /// Users whose daemons are believed, as the kernel names who listens; nothing is said to any other. At first this
+    /// process's own user and root, which is also who listens where systemd has made the socket.
+    pub trusted_uids: BTreeSet<u32>,
     /// How long connecting with the handshake, and each answer, may take; `None` waits for ever. While an answer is
     /// generated, it bounds the time from a cancellation to the end.
     pub timeout: Option<Duration>,
@@ -34,6 +39,7 @@ impl Default for ClientOptions {
         Self {
             name: String::new(),
             token: None,
+            trusted_uids: AllowList::own_user().uids.into_iter().chain([0]).collect(),
             timeout: Some(TIMEOUT_DEFAULT),
             silence_timeout: None,
             credit: CREDIT_DEFAULT,
@@ -42,6 +48,15 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
+    /// Checks that who listens at `path` is one of those who may.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "nothing listens there"))]
+    fn check_server(&self, path: &Path, uid: u32) -> Result<(), Error> {
+        if self.trusted_uids.contains(&uid) {
+            return Ok(());
+        }
+        Err(Error::UntrustedServer { path: path.to_owned(), uid })
+    }
+
     /// The first frame of a connection, and requests that leave with it. It holds the token, and is overwritten when it
     /// is dropped.
     fn greeting(&self, requests: &[u8]) -> Zeroizing<Vec<u8>> {

@@ -122,11 +122,13 @@ pub(crate) struct Stream {
     _private: (),
 }
 
-pub(crate) async fn connect_async(_path: &Path) -> Result<Connection, Error> {
+pub(crate) type MayServe<'a> = &'a (dyn Fn(u32) -> Result<(), Error> + Sync);
+
+pub(crate) async fn connect_async(_path: &Path, _may_serve: MayServe<'_>) -> Result<Connection, Error> {
     Err(CONNECTING)
 }
 
-pub(crate) fn connect(_path: &Path, _deadline: Deadline) -> Result<Stream, Error> {
+pub(crate) fn connect(_path: &Path, _may_serve: MayServe<'_>, _deadline: Deadline) -> Result<Stream, Error> {
     Err(CONNECTING)
 }
 

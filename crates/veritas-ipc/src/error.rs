@@ -79,6 +79,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What listens is not run by a user whom this client was told to trust. Nothing was sent to it.
+    #[error("the daemon at {} is run by user {uid}, whom this client does not trust", .path.display())]
+    UntrustedServer {
+        /// The path of the socket.
+        path: PathBuf,
+        /// The user, as the kernel says.
+        uid: u32,
+    },
     /// The daemon did not answer in time.
     #[error("{what} took longer than {} ms", .limit.as_millis())]
     Timeout {
@@ -160,6 +168,7 @@ impl Error {
             Self::Refused(error) => error.code(),
             Self::Unreachable { .. } | Self::Disconnected => Code::Unreachable,
             Self::Timeout { .. } => Code::Timeout,
+            Self::UntrustedServer { .. } => Code::Forbidden,
             Self::RequestTooLong { .. } => Code::Usage,
             Self::Protocol { .. } | Self::Random { .. } | Self::Socket { .. } => Code::Internal,
             Self::Unsupported { .. }

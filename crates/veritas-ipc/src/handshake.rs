@@ -5,6 +5,7 @@ use veritas_proto::limits::{
 };
 use veritas_proto::v1::{self, Code};
 use veritas_proto::{Frame, Kind, VERSION};
+use zeroize::Zeroize;
 
 use crate::{AllowList, Error, Peer, TokenHash};
 
@@ -74,11 +75,17 @@ impl Handshake {
         Self { config }
     }
 
-    /// Judges the first frame of a connection, which must be a `Hello`.
+    /// Judges the first frame of a connection, which must be a `Hello`. Its token is overwritten.
     ///
     /// # Errors
     /// What the client is to be told, after which the connection ends.
-    pub fn frame(&self, frame: &Frame, peer: &Peer, session_id: SessionId) -> Result<Accepted, v1::Error> {
+    pub fn frame(&self, mut frame: Frame, peer: &Peer, session_id: SessionId) -> Result<Accepted, v1::Error> {
+        let judged = self.judge(&frame, peer, session_id);
+        frame.body.zeroize();
+        judged
+    }
+
+    fn judge(&self, frame: &Frame, peer: &Peer, session_id: SessionId) -> Result<Accepted, v1::Error> {
         self.check_peer(peer)?;
         if frame.kind != Kind::HELLO || frame.request_id != 0 {
             let message = format!(
@@ -87,8 +94,11 @@ impl Handshake {
             );
             return Err(error(Code::Usage, message, None));
         }
-        let hello = frame.message::<v1::Hello>().map_err(|why| error(Code::Usage, why.to_string(), None))?;
-        self.hello(&hello, peer, session_id)
+        let mut hello =
+            frame.message::<v1::Hello>().map_err(|why| error(Code::Usage, why.to_string(), None))?;
+        let judged = self.hello(&hello, peer, session_id);
+        hello.token.zeroize();
+        judged
     }
 
     /// Judges what a client has said of itself.
@@ -298,14 +308,14 @@ mod tests {
         let handshake = handshake(None);
         let frame = |kind, request_id, body: &[u8]| Frame { kind, request_id, body: body.to_vec() };
         let good = veritas_proto::Message::encode_to_vec(&hello(b""));
-        assert!(handshake.frame(&frame(Kind::HELLO, 0, &good), &PEER, ID).is_ok());
+        assert!(handshake.frame(frame(Kind::HELLO, 0, &good), &PEER, ID).is_ok());
         for bad in [
             frame(Kind::HELLO, 1, &good),
             frame(Kind::LIVE, 0, &[]),
             frame(Kind::WORKER_START, 0, &good),
             frame(Kind::HELLO, 0, &[0xff]),
         ] {
-            assert_eq!(handshake.frame(&bad, &PEER, ID).unwrap_err().code(), Code::Usage);
+            assert_eq!(handshake.frame(bad, &PEER, ID).unwrap_err().code(), Code::Usage);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use veritas_proto::{Frame, FrameDecoder, Kind, Message};
+use zeroize::Zeroize;
 
 use crate::Error;
 use crate::limits::{READ_BYTES, WRITE_BYTES_KEPT};
@@ -14,13 +15,15 @@ pub struct FrameReader<R> {
     inner: R,
     decoder: FrameDecoder,
     buffer: Box<[u8]>,
+    /// Bytes at the front of the buffer that may hold a token.
+    secret_bytes: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads from `inner` frames whose bodies have at most `body_bytes_max` bytes.
     pub fn new(inner: R, body_bytes_max: u32) -> Self {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        Self { inner, decoder: FrameDecoder::new(body_bytes_max), buffer }
+        Self { inner, decoder: FrameDecoder::new(body_bytes_max), buffer, secret_bytes: 0 }
     }
 
     /// Changes the limit, for frames that have not been asked for yet.
@@ -38,12 +41,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub async fn next(&mut self) -> Result<Option<Frame>, Error> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
+                if frame.kind == Kind::HELLO {
+                    self.buffer[..self.secret_bytes].zeroize();
+                    self.secret_bytes = 0;
+                }
                 return Ok(Some(frame));
             }
             let read = self.inner.read(&mut self.buffer).await;
             match read.map_err(|source| Error::exchange("read from the connection", source))? {
                 0 => return self.decoder.end().map(|()| None).map_err(Error::from),
-                n => self.decoder.push(&self.buffer[..n]),
+                n => {
+                    self.secret_bytes = self.secret_bytes.max(n);
+                    self.decoder.push(&self.buffer[..n]);
+                }
             }
         }
     }

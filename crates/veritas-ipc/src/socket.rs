@@ -1,7 +1,7 @@
 //! Unix sockets without a runtime: making one, its address, connecting within a time, and exchanging bytes within one.
 
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -59,18 +59,24 @@ pub(crate) fn new_socket() -> Result<OwnedFd, Error> {
 #[derive(Debug)]
 pub(crate) struct Stream(UnixStream);
 
+/// Judges the user who listens, before anything is said to it.
+pub(crate) type MayServe<'a> = &'a (dyn Fn(u32) -> Result<(), Error> + Sync);
+
 /// Connects to the socket at `path`.
 ///
 /// A daemon that is stopped accepts nothing, but the kernel lets connections in until its queue is full; from then on
 /// connecting waits, which the socket's timeout for sending bounds.
-pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Stream, Error> {
+pub(crate) fn connect(path: &Path, may_serve: MayServe<'_>, deadline: Deadline) -> Result<Stream, Error> {
     let address = address(path)?;
     let socket = new_socket()?;
     loop {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, deadline.left()?)
             .map_err(|source| Error::socket("bound the time of a connection", source))?;
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(Stream(UnixStream::from(socket))),
+            Ok(()) => {
+                may_serve(server_uid(&socket, path)?)?;
+                return Ok(Stream(UnixStream::from(socket)));
+            }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Err(deadline.timeout()),
             Err(source) => {
@@ -80,12 +86,33 @@ pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Stream, Error> 
     }
 }
 
+/// The user who made the socket listen to which `stream` is connected: the kernel keeps its name with the socket.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn server_uid(stream: impl AsFd, _path: &Path) -> Result<u32, Error> {
+    let cred = sockopt::socket_peercred(stream);
+    Ok(cred.map_err(|source| Error::socket("ask who listens", source))?.uid.as_raw())
+}
+
+/// The user whom the socket's file belongs to: here the kernel cannot be asked without a runtime.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn server_uid(_stream: impl AsFd, path: &Path) -> Result<u32, Error> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = path.metadata().map_err(|source| Error::file("look at", path, source))?;
+    Ok(metadata.uid())
+}
+
 /// Connects to the socket at `path`, for tokio. It waits for as long as the daemon's queue is full.
-pub(crate) async fn connect_async(path: &Path) -> Result<tokio::net::UnixStream, Error> {
+pub(crate) async fn connect_async(
+    path: &Path,
+    may_serve: MayServe<'_>,
+) -> Result<tokio::net::UnixStream, Error> {
     address(path)?;
     loop {
         match tokio::net::UnixStream::connect(path).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                may_serve(server_uid(&stream, path)?)?;
+                return Ok(stream);
+            }
             // The kernel does not say when there is room again.
             Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_POLL).await,
             Err(source) => return Err(Error::Unreachable { path: path.to_owned(), source }),

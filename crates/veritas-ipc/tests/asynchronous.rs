@@ -227,6 +227,19 @@ async fn a_client_without_the_token_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_of_a_user_who_is_not_trusted_is_told_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let options = ClientOptions { trusted_uids: [].into(), ..patient() };
+    let outcome = Client::connect(&path, &options).await;
+    assert!(matches!(outcome, Err(Error::UntrustedServer { .. })), "{outcome:?}");
+    let mut said = Vec::new();
+    std::io::Read::read_to_end(&mut listener.accept().unwrap().0, &mut said).unwrap();
+    assert_eq!(said, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_not_there_is_unreachable_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = Client::connect(&folder.path().join("veritas-sdr.sock"), &patient()).await;

@@ -73,6 +73,32 @@ fn a_probe_works_with_a_daemon_that_asks_for_a_token() {
     }
 }
 
+/// Hunts for a token that is shown to whoever listens: the client must ask the kernel first.
+#[test]
+fn a_daemon_of_a_user_who_is_not_trusted_is_told_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    let token = Some(Token::new("secret").unwrap());
+    let options = ClientOptions { trusted_uids: [own ^ 1].into(), token, ..patient() };
+    for outcome in [
+        Client::connect(&path, &options).map(drop),
+        Client::probe(&path, &options, &v1::LiveRequest {}).map(drop),
+    ] {
+        match outcome {
+            Err(error @ Error::UntrustedServer { uid, .. }) => {
+                assert_eq!((uid, error.code()), (own, Code::Forbidden));
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut listener.accept().unwrap().0, &mut said).unwrap();
+        assert_eq!(said, b"");
+    }
+    assert!(ClientOptions::default().trusted_uids.is_superset(&[own, 0].into()));
+}
+
 #[test]
 fn a_user_who_is_not_listed_is_refused() {
     let daemon = Daemon::start_with(|config| config.allow = veritas_ipc::AllowList::default());

@@ -120,7 +120,7 @@ async fn answer(connection: Connection, peer: &Peer) -> Result<(), Error> {
     let (mut reader, mut writer) = (FrameReader::new(read, 1 << 20), FrameWriter::new(write));
     let handshake = Handshake::new(HandshakeConfig::new("test"));
     let hello = reader.next().await?.ok_or(Error::Disconnected)?;
-    let accepted = handshake.frame(&hello, peer, session_id()?).unwrap();
+    let accepted = handshake.frame(hello, peer, session_id()?).unwrap();
     writer.put(Kind::WELCOME, 0, &handshake.welcome(&accepted, Vec::new()));
     writer.flush().await?;
     let live = reader.next().await?.ok_or(Error::Disconnected)?;

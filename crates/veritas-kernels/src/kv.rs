@@ -48,16 +48,34 @@ pub enum CacheType {
 impl std::fmt::Display for CacheType {
     /// The name that flags use.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Q8_0 => "q8_0",
-            Self::Q4_0 => "q4_0",
-        })
+        f.write_str(self.name())
     }
 }
 
 impl CacheType {
+    /// All types, the most exact first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Q8_0, Self::Q4_0];
+
+    /// Their names, in the same order.
+    pub const NAMES: [&str; 4] = [Self::F32.name(), Self::F16.name(), Self::Q8_0.name(), Self::Q4_0.name()];
+
+    /// The name that flags and settings use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+
+    /// The type of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ty| ty.name() == name)
+    }
+
     fn is_quantised(self) -> bool {
         matches!(self, Self::Q8_0 | Self::Q4_0)
     }

@@ -13,6 +13,7 @@
 use std::fmt;
 
 use prost::{Message, Name};
+use zeroize::Zeroize;
 
 use crate::body::{self, Fault};
 use crate::shape::Shape;
@@ -111,17 +112,33 @@ impl Frame {
         let Some(shape) = shape else {
             return Err(Error::Unexpected { found: kind, expected: M::NAME });
         };
-        let is_strict = kind.is_from_client() && kind != Kind::HELLO;
-        body::check(&self.body, shape, is_strict).map_err(|fault| match fault {
-            Fault::Malformed { at, reason } => Error::Body { kind, at, reason },
-            Fault::Unknown { at } => Error::UnknownField { kind, at },
-            Fault::TooLarge { limit } => Error::TooMuchMemory { kind, limit },
-        })?;
+        self.check_shape(shape)?;
         // The decoder's own message may show bytes of the body.
         M::decode(self.body.as_slice()).map_err(|_| Error::Body {
             kind,
             at: shape.name,
             reason: "cannot be decoded",
+        })
+    }
+
+    /// Checks the body as [`Self::message`] does, where what it says is of no use: a question without words.
+    ///
+    /// # Errors
+    /// As [`Self::message`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self.kind.message_name().and_then(Shape::of) {
+            Some(shape) => self.check_shape(shape),
+            None => Ok(()),
+        }
+    }
+
+    fn check_shape(&self, shape: &Shape) -> Result<(), Error> {
+        let kind = self.kind;
+        let is_strict = kind.is_from_client() && kind != Kind::HELLO;
+        body::check(&self.body, shape, is_strict).map_err(|fault| match fault {
+            Fault::Malformed { at, reason } => Error::Body { kind, at, reason },
+            Fault::Unknown { at } => Error::UnknownField { kind, at },
+            Fault::TooLarge { limit } => Error::TooMuchMemory { kind, limit },
         })
     }
 }
@@ -163,12 +180,17 @@ pub fn encode_body(out: &mut Vec<u8>, kind: Kind, request_id: u64, body: &[u8]) 
 /// twice as many bytes; once a frame is taken, what the buffer has in excess of that is given back.
 ///
 /// A stream that has failed stays failed: each further call of [`next_frame`](Self::next_frame) gives the same error.
+///
+/// The first frame of a client holds its token: no copy of what came before it was taken, and none of a `HELLO`, stays in
+/// memory behind the frame that is handed out.
 pub struct FrameDecoder {
     buffer: Vec<u8>,
     /// Bytes at the front of the buffer that have been handed out.
     taken: usize,
     body_bytes_max: u32,
     failure: Option<Error>,
+    /// Whether a frame has been handed out.
+    is_greeted: bool,
 }
 
 /// Bytes of the buffer that are not worth the work of moving or giving back.
@@ -177,7 +199,7 @@ const KEPT_BYTES: usize = 64 << 10;
 impl FrameDecoder {
     /// A decoder that accepts bodies of at most `body_bytes_max` bytes.
     pub fn new(body_bytes_max: u32) -> Self {
-        Self { buffer: Vec::new(), taken: 0, body_bytes_max, failure: None }
+        Self { buffer: Vec::new(), taken: 0, body_bytes_max, failure: None, is_greeted: false }
     }
 
     /// Changes the limit for the frames that have not been taken yet.
@@ -187,6 +209,14 @@ impl FrameDecoder {
 
     /// Takes bytes that came.
     pub fn push(&mut self, bytes: &[u8]) {
+        let needed = self.buffer.len() + bytes.len();
+        if !self.is_greeted && needed > self.buffer.capacity() {
+            // The allocator would leave the old bytes behind.
+            let mut grown = Vec::with_capacity(needed.max(2 * self.buffer.capacity()));
+            grown.extend_from_slice(&self.buffer);
+            self.buffer.zeroize();
+            self.buffer = grown;
+        }
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -212,7 +242,12 @@ impl FrameDecoder {
             return Ok(None);
         };
         let frame = Frame { kind: header.kind, request_id: header.request_id, body: body.to_vec() };
-        self.taken += Header::BYTES + frame.body.len();
+        let end = self.taken + Header::BYTES + frame.body.len();
+        if header.kind == Kind::HELLO {
+            self.buffer[self.taken..end].zeroize();
+        }
+        self.taken = end;
+        self.is_greeted = true;
         self.release();
         Ok(Some(frame))
     }
@@ -242,6 +277,14 @@ impl FrameDecoder {
         match self.buffer.len() - self.taken {
             0 => Ok(()),
             found => Err(Error::Truncated { found }),
+        }
+    }
+}
+
+impl Drop for FrameDecoder {
+    fn drop(&mut self) {
+        if !self.is_greeted {
+            self.buffer.zeroize();
         }
     }
 }
@@ -359,6 +402,29 @@ mod tests {
             decoder.push(&[]);
         }
         assert!(n_moved <= stream.len(), "{n_moved} bytes moved of {}", stream.len());
+    }
+
+    /// Hunts for a token that stays in the buffer of a connection for as long as it lives. The request that came with the
+    /// greeting keeps the buffer from being given back.
+    #[test]
+    fn nothing_of_a_greeting_stays_in_the_buffer() {
+        let hello = v1::Hello { token: b"correct horse battery staple".to_vec(), ..Default::default() };
+        let mut stream = Vec::new();
+        encode(&mut stream, Kind::HELLO, 0, &hello);
+        let request = bytes(Kind::LIVE, 1, &[]);
+        for cut in [1, Header::BYTES, stream.len() - 1] {
+            let mut decoder = FrameDecoder::new(limits::HANDSHAKE_BODY_BYTES_MAX);
+            decoder.push(&stream[..cut]);
+            assert_eq!(decoder.next_frame(), Ok(None));
+            decoder.push(&stream[cut..]);
+            decoder.push(&request[..Header::BYTES - 1]);
+            let frame = decoder.next_frame().expect("a frame").expect("all of it");
+            assert_eq!(frame.message(), Ok(hello.clone()));
+            assert_eq!(decoder.buffer.len(), stream.len() + Header::BYTES - 1, "it is all still there");
+            assert!(decoder.buffer[..stream.len()].iter().all(|byte| *byte == 0));
+            decoder.push(&request[Header::BYTES - 1..]);
+            assert_eq!(decoder.next_frame().expect("a frame").map(|frame| frame.kind), Some(Kind::LIVE));
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod choice;
 mod error;
 mod file;
 mod keys;
-mod layer;
 mod limits;
 mod load;
 mod model;
@@ -31,15 +30,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use veritas_kernels::CacheType;
+use veritas_sandbox::Layer;
 use veritas_simd::Isa;
 
 pub use choice::{LogFormat, LogLevel, SandboxPolicy, SocketMode};
 pub use error::{Error, Errors, Origin};
 pub use keys::{Key, keys};
-pub use layer::Layer;
 pub use load::{Effective, Environment, Overrides, Resolved, default_socket_path, load, resolve};
 pub use model::{ModelConfig, ModelFlag};
-pub use override_kv::{OverrideKv, OverrideValue};
+pub use override_kv::OverrideKv;
 pub use reload::{Change, reloadable};
 pub use schema::schema;
 pub use token::{Secret, TokenSource};
@@ -158,7 +157,7 @@ pub struct Sandbox {
     pub require: Vec<Layer>,
     /// Whether every layer is required, whatever the policy says.
     pub strict: bool,
-    /// Whether workers may start on a platform for which there is no sandbox.
+    /// Whether workers may run without a sandbox on a system for which there is none.
     pub allow_missing: bool,
     /// The most memory that a worker may have of its own; `None` is what the policy says.
     pub memory_bytes: Option<u64>,

@@ -163,6 +163,8 @@ pub struct Launch<'m, 'a> {
     pub policy: &'a Policy,
     /// Its own bounds, in place of the policy's.
     pub limits: Limits,
+    /// Whether it may run without a sandbox where there is none for the system.
+    pub allow_missing: bool,
 }
 
 impl Launch<'_, '_> {
@@ -173,7 +175,7 @@ impl Launch<'_, '_> {
     /// # Errors
     /// If the system refuses, or a layer of the sandbox that the policy requires cannot be had.
     pub fn spawn(self) -> Result<(Worker, Vec<u8>), Failure> {
-        let Self { model, overrides, others, job, policy, limits } = self;
+        let Self { model, overrides, others, job, policy, limits, allow_missing } = self;
         let mut files = model.duplicates()?;
         let n_model_files = files.len();
         files.extend(others);
@@ -182,6 +184,7 @@ impl Launch<'_, '_> {
             args: &[WORKER_ARGUMENT, &n_files],
             descriptors: files.into_iter().map(Into::into).collect(),
             policy,
+            allow_missing,
         };
         let worker = veritas_sandbox::spawn(spec).map_err(|error| sandbox_failure(&error))?;
         let start = Start {
@@ -202,7 +205,8 @@ impl Launch<'_, '_> {
 /// What a user is told of an error of the sandbox.
 pub fn sandbox_failure(error: &veritas_sandbox::Error) -> Failure {
     match error {
-        veritas_sandbox::Error::Unsupported { .. } => Failure::new(Code::Forbidden, error.to_string()),
+        veritas_sandbox::Error::Unsupported { .. } => Failure::new(Code::Forbidden, error.to_string())
+            .hint("`sandbox.allow_missing = true` in the configuration lets `veritas-sdr serve` do without"),
         veritas_sandbox::Error::Required { .. } | veritas_sandbox::Error::NotInForce { .. } => {
             Failure::new(Code::Forbidden, error.to_string())
                 .hint("the policy requires it; `--sandbox default` requires what every kernel has")
@@ -273,6 +277,7 @@ impl<'m> Confined<'m> {
             job: Job::Serve(job),
             policy,
             limits: Limits::default(),
+            allow_missing: false,
         };
         let mut confined = Self::start(launch)?;
         let loaded = decode_json(&confined.done(&mut std::io::sink(), &mut |_| {})?)?;

@@ -148,7 +148,7 @@ pub fn parse_isa(name: &str) -> Result<Isa, Failure> {
 /// # Errors
 /// What would be accepted.
 pub fn parse_override(text: &str) -> Result<MetadataOverride, String> {
-    text.parse()
+    text.parse().map_err(|allowed| format!("expected {allowed}"))
 }
 
 /// The cache type that `--cache-type-k` and `--cache-type-v` name.
@@ -156,11 +156,6 @@ pub fn parse_override(text: &str) -> Result<MetadataOverride, String> {
 /// # Errors
 /// What would be accepted.
 pub fn parse_cache_type(name: &str) -> Result<CacheType, String> {
-    match name.to_ascii_lowercase().as_str() {
-        "f32" => Ok(CacheType::F32),
-        "f16" => Ok(CacheType::F16),
-        "q8_0" => Ok(CacheType::Q8_0),
-        "q4_0" => Ok(CacheType::Q4_0),
-        _ => Err("expected f32, f16, q8_0 or q4_0".to_owned()),
-    }
+    let named = CacheType::from_name(&name.to_ascii_lowercase());
+    named.ok_or_else(|| format!("expected one of {}", CacheType::NAMES.join(", ")))
 }

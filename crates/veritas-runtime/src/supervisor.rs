@@ -95,6 +95,7 @@ fn handshake(config: &Config, token: Option<TokenHash>) -> Handshake {
 
 async fn run(options: ServeOptions) -> Result<(), Failure> {
     let ServeOptions { config, token, reread } = options;
+    models::check_sandbox(&config.sandbox)?;
     let notifier = Notifier::from_env().map_err(ipc_failure)?;
     let incoming = listen(&config)?;
     let core = Core::new(settings(&config), Instant::now());

@@ -10,7 +10,7 @@
 //!
 //! The parts that need an operating system stand in one module per system behind the same names. At present there
 //! is one, for Linux on x86-64 and AArch64; elsewhere everything compiles, and what would confine is
-//! [`Error::Unsupported`].
+//! [`Error::Unsupported`], unless the operator has allowed a worker to run without ([`missing()`]).
 
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
@@ -25,6 +25,7 @@ mod layer;
     allow(dead_code)
 )]
 mod limits;
+mod missing;
 mod policy;
 mod probe;
 mod report;
@@ -34,13 +35,23 @@ mod syscalls;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "linux/mod.rs"]
 mod platform;
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(all(unix, not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))))]
+#[path = "unconfined.rs"]
+mod platform;
+#[cfg(not(unix))]
 #[path = "unsupported.rs"]
 mod platform;
+
+/// The module of systems without a sandbox, to be tested where there is one.
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[path = "unconfined.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod platform_without_a_sandbox;
 
 pub use error::Error;
 pub use exit::Exit;
 pub use layer::{Layer, State};
+pub use missing::missing;
 pub use platform::{Worker, confine, inherited, network_refused, probes, refuse_network, spawn};
 pub use policy::{CgroupLimits, Condition, Group, Operand, Policy, Refusal, Rlimits, Seccomp, Size, Test};
 pub use probe::{Probe, ProbeContext};

@@ -30,11 +30,13 @@ pub struct SpawnSpec<'a> {
     pub descriptors: Vec<Descriptor>,
     /// The policy: which layers are required, and the limits of the control group.
     pub policy: &'a Policy,
+    /// Whether the worker may run without a sandbox where there is none for the system. Elsewhere it changes nothing.
+    pub allow_missing: bool,
 }
 
 /// What the supervisor did before the worker ran, for the worker's report: it can see neither why namespaces were
 /// refused nor its own control group. The supervisor sends it with its first message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpawnFacts {
     /// Why the worker has no namespaces of its own; `None` where it has.
@@ -45,6 +47,9 @@ pub struct SpawnFacts {
     pub host_uid: Option<u32>,
     /// The ids of the supervisor's own namespaces by name, from which the worker's must differ.
     pub supervisor_namespaces: BTreeMap<String, u64>,
+    /// Why nothing confines the worker at all, where the system has no sandbox and that was allowed. Where there is a
+    /// sandbox, the worker confines itself whatever stands here.
+    pub unconfined: Option<String>,
 }
 
 /// What a worker was given, besides its arguments.

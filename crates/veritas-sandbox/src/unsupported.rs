@@ -1,8 +1,11 @@
-//! Platforms without a sandbox yet: what would confine is an error, so that nothing runs unconfined by mistake.
+//! Systems without a sandbox and without the sockets that a worker is given: nothing can be started there yet.
 
 use crate::{
     Error, Exit, Inherited, Limits, Policy, Probe, ProbeContext, Report, Socket, SpawnFacts, SpawnSpec,
 };
+
+/// Whether a worker can be confined here.
+pub(crate) const HAS_SANDBOX: bool = false;
 
 fn unsupported() -> Error {
     Error::Unsupported { platform: format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH) }
@@ -72,13 +75,6 @@ impl Worker {
     /// # Errors
     /// None, on this platform.
     pub fn wait(&mut self) -> Result<Exit, Error> {
-        match self.never {}
-    }
-
-    /// A descriptor that becomes readable when the worker ends.
-    #[cfg(unix)]
-    #[must_use]
-    pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
         match self.never {}
     }
 }

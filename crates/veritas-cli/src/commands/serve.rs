@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         return Err(Failure::new(Code::Config, "there is no model to serve")
             .hint("name one with --model [NAME=]PATH, or in the configuration"));
     }
-    if let Some(path) = &args.daemon.token_file {
+    if let Some(path) = &args.at.token_file {
         warn_of_token_file(path)?;
     }
     let token = token(&config)?;

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +18,10 @@ use crate::common::{Outcome, folder, in_folder, veritas};
 pub(crate) const MODEL: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/demo-model/veritas-demo.gguf");
 
-const BINARY: &str = env!("CARGO_BIN_EXE_veritas-sdr");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_veritas-sdr");
+
+/// Tokens that a prompt and its answer may have together where an answer must not end by itself.
+pub(crate) const ENDLESS_TOKENS: u32 = 65536;
 
 /// How long anything may take that is waited for; far beyond what it takes, so that a busy machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +31,19 @@ pub(crate) struct Daemon {
     socket: String,
     args: Vec<String>,
     child: Child,
+    /// Where its configuration stands, as long as it may be read again.
+    config: Option<tempfile::TempDir>,
+}
+
+/// How a daemon is started, where it is not as usual.
+#[derive(Clone, Default)]
+pub(crate) struct Launch {
+    /// Descriptors that it may have.
+    pub(crate) descriptors: Option<u32>,
+    /// The user and group that it is run by.
+    pub(crate) uid: Option<u32>,
+    /// Variables besides those of the test.
+    pub(crate) variables: Vec<(&'static str, String)>,
 }
 
 impl Daemon {
@@ -37,12 +54,16 @@ impl Daemon {
 
     pub(crate) fn start_models(models: &[(&str, &str)], flags: &[&str]) -> Self {
         let models = models.iter().flat_map(|(name, path)| ["--model".to_owned(), format!("{name}={path}")]);
-        Self::launch(models.chain(flags.iter().map(|flag| (*flag).to_owned())).collect(), &[], None)
+        Self::launch(
+            models.chain(flags.iter().map(|flag| (*flag).to_owned())).collect(),
+            &[],
+            &Launch::default(),
+        )
     }
 
     pub(crate) fn start_with_token(file: &str) -> Self {
         let args = ["--model", &format!("story={MODEL}"), "--token-file", file].map(str::to_owned).to_vec();
-        Self::launch(args, &["--token-file", file], None)
+        Self::launch(args, &["--token-file", file], &Launch::default())
     }
 
     /// A configuration besides the model.
@@ -50,26 +71,50 @@ impl Daemon {
         let files = folder();
         let path = in_folder(&files, "veritas-sdr.toml");
         std::fs::write(&path, text).unwrap();
-        let daemon = Self::start(&[&["--config", &path][..], flags].concat());
-        drop(files);
+        let mut daemon = Self::start(&[&["--config", &path][..], flags].concat());
+        daemon.config = Some(files);
         daemon
     }
 
     /// A configuration with its models.
     pub(crate) fn with_file(path: &str) -> Self {
-        Self::launch(vec!["--config".to_owned(), path.to_owned()], &[], None)
+        Self::launch(vec!["--config".to_owned(), path.to_owned()], &[], &Launch::default())
     }
 
-    /// With at most so many descriptors.
-    pub(crate) fn start_limited(descriptors: u32) -> Self {
-        Self::launch(vec!["--model".to_owned(), format!("story={MODEL}")], &[], Some(descriptors))
+    /// Serves [`MODEL`] as each of `names`, in a context far longer than its own, so that an answer takes minutes if nobody
+    /// ends it: what it says there is of no interest.
+    pub(crate) fn endless(names: &[&str], config: &str) -> Self {
+        let models = names.iter().map(|name| {
+            format!(
+                "[[models]]\nname = \"{name}\"\npath = \"{MODEL}\"\nctx = {ENDLESS_TOKENS}\n\
+                 override_kv = [\"llama.context_length=int:{ENDLESS_TOKENS}\"]\n"
+            )
+        });
+        let files = folder();
+        let path = in_folder(&files, "veritas-sdr.toml");
+        std::fs::write(&path, config.to_owned() + &models.collect::<String>()).unwrap();
+        let mut daemon = Self::with_file(&path);
+        daemon.config = Some(files);
+        daemon
     }
 
-    fn launch(args: Vec<String>, probe: &[&str], descriptors: Option<u32>) -> Self {
+    /// Serves [`MODEL`] as `story`, started in a way of its own; `probe` are the flags of a client.
+    pub(crate) fn start_as(flags: &[&str], probe: &[&str], launch: &Launch) -> Self {
+        let model = ["--model".to_owned(), format!("story={MODEL}")];
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        Self::launch(model.into_iter().chain(flags).collect(), probe, launch)
+    }
+
+    fn launch(args: Vec<String>, probe: &[&str], launch: &Launch) -> Self {
         let folder = folder();
         let socket = in_folder(&folder, "run/veritas-sdr.sock");
-        let child = spawn(&folder, &socket, &args, descriptors);
-        let mut daemon = Self { folder, socket, args, child };
+        if let Some(uid) = launch.uid {
+            // Its own, so that it can make the folder of the socket there; others pass through.
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(uid)).unwrap();
+            set_mode(folder.path(), 0o755);
+        }
+        let child = spawn(&folder, &socket, &args, launch);
+        let mut daemon = Self { folder, socket, args, child, config: None };
         daemon.wait_until_ready(probe);
         daemon
     }
@@ -139,6 +184,24 @@ impl Daemon {
         models.into_iter().find(|model| model["name"] == name).unwrap_or(Value::Null)
     }
 
+    /// Opens the socket and the folders that lead to it to everybody.
+    pub(crate) fn open_to_everybody(&self) {
+        set_mode(self.folder.path(), 0o755);
+        set_mode(Path::new(&self.socket).parent().unwrap(), 0o755);
+        set_mode(Path::new(&self.socket), 0o666);
+    }
+
+    /// Descriptors, threads, and resident bytes of a process.
+    pub(crate) fn holdings(pid: u32) -> (usize, u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let n_descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        (n_descriptors, number("Threads:"), number("VmRSS:") << 10)
+    }
+
     /// The process of a model's worker, once there is one.
     pub(crate) fn worker_pid(&self, model: &str) -> u32 {
         eventually("it has a worker", || self.model(model)["worker"]["pid"].is_u64());
@@ -152,7 +215,7 @@ impl Daemon {
 
     /// Starts it once more on the same socket.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.socket, &self.args, None);
+        self.child = spawn(&self.folder, &self.socket, &self.args, &Launch::default());
         self.wait_until_ready(&[]);
     }
 
@@ -175,9 +238,13 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(folder: &tempfile::TempDir, socket: &str, args: &[String], descriptors: Option<u32>) -> Child {
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn spawn(folder: &tempfile::TempDir, socket: &str, args: &[String], launch: &Launch) -> Child {
     let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
-    let mut command = match descriptors {
+    let mut command = match launch.descriptors {
         None => Command::new(BINARY),
         Some(n) => {
             let mut shell = Command::new("sh");
@@ -185,10 +252,14 @@ fn spawn(folder: &tempfile::TempDir, socket: &str, args: &[String], descriptors:
             shell
         }
     };
+    if let Some(uid) = launch.uid {
+        command.uid(uid).gid(uid);
+    }
     command
         .args(["serve", "--socket", socket])
         .args(args)
         .env_remove("NOTIFY_SOCKET")
+        .envs(launch.variables.iter().map(|(name, value)| (*name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -68,7 +68,7 @@ impl Client {
         requests: &[u8],
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let stream = connect(path, deadline)?;
+        let stream = connect(path, &|uid| options.check_server(path, uid), deadline)?;
         let written = stream.write_all(&options.greeting(requests), deadline);
         let shared = Arc::new(Shared { stream, state: Mutex::default() });
         let mut reader = Reader::new(Arc::clone(&shared));

@@ -160,7 +160,7 @@ impl Session {
 
     async fn run(mut self, handshake: Handshake, peer: Peer) {
         let Ok(Some(frame)) = self.reader.next().await else { return self.see(Seen::Ended) };
-        match handshake.frame(&frame, &peer, session_id().unwrap()) {
+        match handshake.frame(frame, &peer, session_id().unwrap()) {
             Ok(accepted) => {
                 let welcome = handshake.welcome(&accepted, Vec::new());
                 let limit = welcome.limits.unwrap().body_bytes_max;

@@ -124,13 +124,21 @@ impl Choice for Option<Isa> {
     }
 }
 
-choice!(
-    CacheType:
-    "f32" => Self::F32,
-    "f16" => Self::F16,
-    "q8_0" => Self::Q8_0,
-    "q4_0" => Self::Q4_0,
-);
+impl Choice for CacheType {
+    fn names(&self) -> &'static [&'static str] {
+        &Self::NAMES
+    }
+
+    fn name(&self) -> &'static str {
+        Self::name(*self)
+    }
+
+    fn choose(&mut self, name: &str) -> bool {
+        let named = Self::from_name(name);
+        *self = named.unwrap_or(*self);
+        named.is_some()
+    }
+}
 
 /// The policy of the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]

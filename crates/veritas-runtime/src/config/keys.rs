@@ -176,7 +176,8 @@ static KEYS: [Key; 44] = [
     Key::of(
         "socket",
         "allowed_gids",
-        "Group ids whose processes may connect, whatever their user. They need `mode = \"0660\"`.",
+        "Group ids whose processes may connect, whatever their user. What counts is the effective group of a process, not \
+         those that it belongs to besides. They need `mode = \"0660\"`.",
         |c| Slot::Ids(&mut c.socket.allowed_gids, Root::IfListed),
     )
     .variable("VERITAS_SOCKET_ALLOWED_GIDS")
@@ -373,7 +374,8 @@ static KEYS: [Key; 44] = [
     Key::of(
         "sandbox",
         "allow_missing",
-        "Let workers start on a platform for which there is no sandbox. On Linux it changes nothing.",
+        "Let workers run without a sandbox on a system for which there is none yet. Without it, `serve` refuses to start \
+         there. On Linux it changes nothing: what is always required stays required.",
         |c| Slot::Bool(&mut c.sandbox.allow_missing),
     )
     .variable("VERITAS_SANDBOX_ALLOW_MISSING"),

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::keys::{Key, TABLES, keys};
-use super::layer::Layer;
 use super::limits::{LIST_MAX, MODELS_MAX, OVERRIDE_BYTES_MAX};
 use super::load::model_keys;
 use super::model::ModelConfig;
 use super::slot::{Bounds, Slot};
 use super::{Config, Environment};
+use veritas_sandbox::Layer;
 
 /// The schema (draft 2020-12) of `veritas-sdr.toml`, read as JSON. What one value may be is in it; contradictions between
 /// values are found by [`super::resolve`] alone.

@@ -12,11 +12,11 @@ use veritas_base::Sha256Digest;
 
 use super::choice::{Choice, SandboxPolicy};
 use super::error::quoted;
-use super::layer::Layer;
 use super::limits::{LIST_MAX, PATH_BYTES_MAX};
 use super::override_kv::{self, OverrideKv};
 use super::token::TokenSource;
 use super::{model, show};
+use veritas_sandbox::Layer;
 
 /// The place of a setting, with the kind of its values and their bounds.
 pub(super) enum Slot<'a> {

@@ -178,6 +178,7 @@ impl Core {
         }
         match frame.kind {
             Kind::CANCEL => {
+                frame.check()?;
                 self.cancel(key, id, now);
                 return Ok(Errand::None);
             }
@@ -195,14 +196,21 @@ impl Core {
         if session.open.contains_key(&id) {
             return Err(Failure::usage(format!("the request id {id} is in use")));
         }
-        match frame.kind {
-            Kind::GENERATE | Kind::TOKENIZE | Kind::DETOKENIZE | Kind::EMBED => {
-                if let Err(failure) = self.submit(key, frame, now) {
-                    self.counters.rejected(&self.sessions[&key].principal);
-                    self.reply_failure(key, id, &failure);
-                }
-                Ok(Errand::None)
+        if matches!(frame.kind, Kind::GENERATE | Kind::TOKENIZE | Kind::DETOKENIZE | Kind::EMBED) {
+            if let Err(failure) = self.submit(key, frame, now) {
+                self.counters.rejected(&self.sessions[&key].principal);
+                self.reply_failure(key, id, &failure);
             }
+            return Ok(Errand::None);
+        }
+        if !frame.kind.is_from_client() || frame.kind == Kind::HELLO {
+            return Err(Failure::usage(format!("a client does not send {} here", frame.kind)));
+        }
+        if let Err(error) = frame.check() {
+            self.reply_failure(key, id, &error.into());
+            return Ok(Errand::None);
+        }
+        match frame.kind {
             Kind::LIVE | Kind::READY | Kind::HEALTH | Kind::STATUS | Kind::METRICS | Kind::MODEL_LIST => {
                 Ok(Errand::Report(frame.kind, id))
             }
@@ -215,7 +223,7 @@ impl Core {
                 self.reply_failure(key, id, &Failure::new(Code::Forbidden, message));
                 Ok(Errand::None)
             }
-            other => Err(Failure::usage(format!("a client does not send {other}"))),
+            other => Err(Failure::internal(format!("{other} has no place in this daemon"))),
         }
     }
 

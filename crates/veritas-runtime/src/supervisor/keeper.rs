@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use veritas_ipc::FrameReader;
 use veritas_proto::{Frame, Kind, encode_body, v1};
-use veritas_sandbox::{Exit, Limits, Policy, Worker};
+use veritas_sandbox::{Exit, Layer, Limits, Policy, Report, Worker};
 
 use super::model_state::{Phase, Stop};
 use super::shell::Shell;
@@ -31,6 +31,7 @@ pub(crate) struct Plan {
     pub(crate) job: ServeJob,
     pub(crate) policy: Policy,
     pub(crate) limits: Limits,
+    pub(crate) allow_missing: bool,
     /// What the file's digest must be.
     pub(crate) digest: Option<String>,
     pub(crate) built_in: &'static [u8],
@@ -140,6 +141,7 @@ async fn run_worker(shell: &Shell, plan: &Plan, signal: &Notify) -> End {
         job: Job::Serve(plan.job.clone()),
         policy: &plan.policy,
         limits: plan.limits,
+        allow_missing: plan.allow_missing,
     };
     let (mut worker, frames) = match launch.spawn() {
         Ok(started) => started,
@@ -259,6 +261,7 @@ impl Watch<'_> {
         match frame.kind {
             Kind::WORKER_STARTED => {
                 let report = decode_json::<Started>(&frame)?.report;
+                warn_of_missing_layers(name, &report);
                 self.shell.with(|core, _| {
                     if let Some(model) = core.models.get_mut(name) {
                         model.report = Some(report);
@@ -279,6 +282,19 @@ impl Watch<'_> {
             _ => self.shell.with(|core, now| core.take_worker_frame(name, frame, now))?,
         }
         Ok(None)
+    }
+}
+
+/// A worker reports that a layer is missing that is always required only where there is no sandbox for the system and the
+/// operator has allowed to do without.
+fn warn_of_missing_layers(name: &str, report: &Report) {
+    let missing = report.missing(Layer::ALWAYS_REQUIRED).map(Layer::name).collect::<Vec<_>>().join(", ");
+    if !missing.is_empty() {
+        tracing::warn!(
+            model = name,
+            missing,
+            "A WORKER RUNS WITHOUT A SANDBOX, as sandbox.allow_missing allows"
+        );
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn add(shell: &Rc<Shell>, config: &ModelConfig) -> Result<(), Failure
         job: ServeJob { engine: Some(engine) },
         policy,
         limits,
+        allow_missing: shell.config.borrow().sandbox.allow_missing,
         digest: config.digest.as_ref().map(ToString::to_string),
         built_in: &[],
         model: Arc::new(model),
@@ -69,6 +70,22 @@ fn engine_spec(engine: &Engine) -> EngineSpec {
     }
 }
 
+/// Refuses to serve where workers would have no sandbox and may not do without, and warns where they may: before the first
+/// worker, which may start much later.
+///
+/// # Errors
+/// As [`policy`]; if there is no sandbox for this system and the configuration does not allow that.
+pub(crate) fn check_sandbox(sandbox: &Sandbox) -> Result<(), Failure> {
+    let missing = veritas_sandbox::missing(&policy(sandbox)?, sandbox.allow_missing);
+    if let Some(reason) = missing.map_err(|error| sandbox_failure(&error))? {
+        tracing::warn!(
+            reason,
+            "WORKERS RUN WITHOUT A SANDBOX: whatever a model's file does, nothing contains it"
+        );
+    }
+    Ok(())
+}
+
 /// The policy that the configuration names, with the layers that it requires besides.
 ///
 /// # Errors
@@ -84,7 +101,6 @@ pub(crate) fn policy(sandbox: &Sandbox) -> Result<Policy, Failure> {
             Policy::parse(&text).map_err(|error| sandbox_failure(&error).within(path.display()))?
         }
     };
-    let layers = sandbox.required_layers();
-    policy.require(layers.iter().filter_map(|layer| veritas_sandbox::Layer::from_name(layer.name())));
+    policy.require(sandbox.required_layers());
     Ok(policy)
 }

@@ -86,7 +86,7 @@ where
     handshake.check_peer(peer).map_err(Failure::from_wire)?;
     let Some(frame) = reader.next().await.map_err(protocol_failure)? else { return Ok(None) };
     let session_id = veritas_ipc::session_id().map_err(|error| Failure::internal(error.to_string()))?;
-    let accepted = handshake.frame(&frame, peer, session_id).map_err(|error| {
+    let accepted = handshake.frame(frame, peer, session_id).map_err(|error| {
         shell.with(|core, _| core.counters.handshakes_refused += 1);
         Failure::from_wire(error)
     })?;

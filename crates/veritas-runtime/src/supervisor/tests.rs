@@ -348,6 +348,43 @@ fn frames_that_break_the_protocol_end_the_session() {
     assert_eq!(error_of(&bench.sent_to_client(client)[0]).code, Code::Usage);
 }
 
+/// Hunts for a question that is answered although a part of it was not understood.
+#[test]
+fn a_body_with_a_field_that_is_not_known_is_refused_whatever_it_asks() {
+    let mut bench = Bench::new();
+    let admin = bench.core.open_session("uid:0".to_owned(), true);
+    // Field 15, of wire type 0, with the value 1: no message of a client but Sampling has so many.
+    let unknown = vec![15 << 3, 1];
+    for (id, &kind) in (1..).zip(Kind::ALL.iter().filter(|kind| kind.is_from_client())) {
+        let frame = Frame { kind, request_id: id, body: unknown.clone() };
+        let taken = bench.core.take_client_frame(admin, frame, bench.now);
+        if [Kind::HELLO, Kind::CANCEL, Kind::CREDIT].contains(&kind) {
+            assert_eq!(taken.unwrap_err().code, Code::Usage, "{kind}");
+            continue;
+        }
+        assert_eq!(taken.unwrap(), Errand::None, "{kind}");
+        let sent = bench.sent_to_client(admin);
+        assert_eq!(kinds(&sent), [(Kind::ERROR, id)], "{kind}");
+        assert_eq!(error_of(&sent[0]).code, Code::Usage, "{kind}");
+    }
+    assert!(bench.sent_to_worker().is_empty());
+}
+
+#[test]
+fn what_concerns_a_request_that_has_ended_is_passed_over() {
+    let mut bench = Bench::new();
+    let client = bench.client();
+    bench.generate(client, 1, stream());
+    bench.finish(1);
+    bench.sent_to_worker();
+    bench.sent_to_client(client);
+    for id in [1, 7, 0] {
+        bench.send(client, Kind::CANCEL, id, &v1::Cancel {}).unwrap();
+        bench.send(client, Kind::CREDIT, id, &v1::Credit { deltas: 5 }).unwrap();
+    }
+    assert!(bench.sent_to_worker().is_empty() && bench.sent_to_client(client).is_empty());
+}
+
 #[test]
 fn a_worker_that_answers_what_it_was_not_asked_is_broken() {
     let mut bench = Bench::new();

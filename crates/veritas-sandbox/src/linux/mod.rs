@@ -32,6 +32,9 @@ pub use worker::Worker;
 
 use crate::syscalls::Arch;
 
+/// Whether a worker can be confined here.
+pub(crate) const HAS_SANDBOX: bool = true;
+
 /// The architecture that this program was built for.
 const ARCH: Arch = if cfg!(target_arch = "x86_64") { Arch::X86_64 } else { Arch::Aarch64 };
 

@@ -131,7 +131,13 @@ fn start(args: &[CString], descriptors: &[OwnedFd], policy: &Policy) -> Result<W
     match made {
         Ok((Made { pid, pidfd, socket }, ids, namespaces_missing)) => {
             let host_uid = ids.map(|ids| ids.uid);
-            let facts = SpawnFacts { namespaces_missing, cgroup_missing, host_uid, supervisor_namespaces };
+            let facts = SpawnFacts {
+                namespaces_missing,
+                cgroup_missing,
+                host_uid,
+                supervisor_namespaces,
+                unconfined: None,
+            };
             Ok(Worker { pid, pidfd, socket: Some(socket), facts, cgroup: group, exit: None })
         }
         Err(error) => {

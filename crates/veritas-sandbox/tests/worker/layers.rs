@@ -61,8 +61,12 @@ fn a_required_layer_that_cannot_be_had_stops_the_start() {
     }
     // A worker that was started without namespaces cannot confine itself under a policy that requires them.
     let without = Policy::parse("[layers]\noff = [\"namespaces\"]\n").unwrap();
-    let spec =
-        veritas_sandbox::SpawnSpec { args: &["worker", "0"], descriptors: Vec::new(), policy: &without };
+    let spec = veritas_sandbox::SpawnSpec {
+        args: &["worker", "0"],
+        descriptors: Vec::new(),
+        policy: &without,
+        allow_missing: false,
+    };
     let worker = veritas_sandbox::spawn(spec).unwrap();
     let mut policy = Policy::default();
     policy.require([Layer::Namespaces]);

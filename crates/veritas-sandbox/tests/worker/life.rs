@@ -187,10 +187,16 @@ fn what_cannot_be_a_worker_is_refused() {
     let policy = Policy::default();
     let long = "x".repeat(70_000);
     for arg in [long.as_str(), "a\0b"] {
-        let refused = spawn(SpawnSpec { args: &["worker", arg], descriptors: Vec::new(), policy: &policy });
+        let refused = spawn(SpawnSpec {
+            args: &["worker", arg],
+            descriptors: Vec::new(),
+            policy: &policy,
+            allow_missing: false,
+        });
         assert!(matches!(refused, Err(veritas_sandbox::Error::Arguments { .. })));
     }
     let many = (0..257).map(|_| file_with(b"").into()).collect();
-    let refused = spawn(SpawnSpec { args: &["worker"], descriptors: many, policy: &policy });
+    let refused =
+        spawn(SpawnSpec { args: &["worker"], descriptors: many, policy: &policy, allow_missing: false });
     assert!(matches!(refused, Err(veritas_sandbox::Error::TooManyDescriptors { count: 257, .. })));
 }

@@ -48,14 +48,9 @@ fn main() {
 fn main() {
     use veritas_sandbox::{Error, Limits, Policy, SpawnFacts, SpawnSpec};
     let policy = Policy::default();
-    let spec = SpawnSpec { args: &[], descriptors: Vec::new(), policy: &policy };
+    let spec = SpawnSpec { args: &[], descriptors: Vec::new(), policy: &policy, allow_missing: false };
     assert!(matches!(veritas_sandbox::spawn(spec), Err(Error::Unsupported { .. })));
-    let facts = SpawnFacts {
-        namespaces_missing: None,
-        cgroup_missing: None,
-        host_uid: None,
-        supervisor_namespaces: Default::default(),
-    };
+    let facts = SpawnFacts::default();
     let confined =
         veritas_sandbox::confine(&policy, &Limits::default(), &facts, || Ok::<_, std::io::Error>(()));
     assert!(matches!(confined, Err(Error::Unsupported { .. })));

@@ -373,6 +373,6 @@ fn paths() -> (Option<i32>, Option<i32>) {
 
 fn spawn_from_within() -> Error {
     let policy = Policy::default();
-    spawn(SpawnSpec { args: &[], descriptors: Vec::new(), policy: &policy })
+    spawn(SpawnSpec { args: &[], descriptors: Vec::new(), policy: &policy, allow_missing: false })
         .expect_err("a worker starts a worker")
 }

@@ -39,7 +39,7 @@ impl Confined {
         deed: &str,
     ) -> Result<Self, String> {
         let count = files.len().to_string();
-        let spec = SpawnSpec { args: &["worker", &count], descriptors: files, policy };
+        let spec = SpawnSpec { args: &["worker", &count], descriptors: files, policy, allow_missing: false };
         let worker = spawn(spec).map_err(|error: Error| error.to_string())?;
         Self::order(worker, policy, limits, deed)
     }

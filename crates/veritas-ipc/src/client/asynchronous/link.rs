@@ -93,7 +93,8 @@ impl Closed {
 impl Link {
     /// Connects and presents the client.
     pub(super) async fn open(path: &Path, options: &ClientOptions) -> Result<Self, Error> {
-        let (read, mut write) = connect_async(path).await?.into_split();
+        let connection = connect_async(path, &|uid| options.check_server(path, uid)).await?;
+        let (read, mut write) = connection.into_split();
         let written = write.write_all(&options.greeting(&[])).await;
         let mut reader = FrameReader::new(read, BODY_BYTES_MAX);
         let frame = match (reader.next().await?, written) {
