@@ -14,8 +14,10 @@ use crate::tile::DisjointChunks;
 /// Activation rows that one task converts where they are not put side by side.
 const ROWS_PER_TASK: usize = 4;
 
-/// From this many quantised rows on they are also put side by side.
-const COLUMNS_MIN: usize = 3;
+/// Most activation rows of a batch that is read straight against the file's layout of the weights, and is therefore also
+/// kept in the order that some kernels for it want. With more, unpacking the weights pays, and the rows are put side by
+/// side where the level has a kernel that reads them so.
+pub(crate) const FEW_ROWS_MAX: usize = 5;
 
 /// A batch of activation rows, converted once and used by every product of the same format. The buffers are kept from
 /// one [`Activations::prepare`] to the next.
@@ -40,6 +42,10 @@ pub struct Activations {
     sum_stride: usize,
     /// The quantised rows once more, side by side, where the level has a kernel that reads them so.
     columns: ColumnTiles,
+    /// `q` with the middle two of each four strips of 32 exchanged, and the sums of each 32: for batches of at most
+    /// [`FEW_ROWS_MAX`] rows in `Q8Block256`.
+    q_paired: AlignedBuf<i8>,
+    sums_paired: AlignedBuf<i16>,
 }
 
 impl Activations {
@@ -139,6 +145,32 @@ impl Activations {
         self.columns.layout().is_some().then_some(&self.columns)
     }
 
+    /// As [`Activations::q_row`], with the zeros up to a multiple of four blocks.
+    pub(crate) fn q_row_padded(&self, row: usize) -> &[i8] {
+        &self.q[row * self.q_stride..][..self.q_stride]
+    }
+
+    /// As [`Activations::scale_row`], with the zeros up to a multiple of 16.
+    pub(crate) fn scale_row_padded(&self, row: usize) -> &[f32] {
+        &self.scales[row * self.scale_stride..][..self.scale_stride]
+    }
+
+    /// As [`Activations::sum_row`], with the zeros up to a multiple of 64.
+    pub(crate) fn sum_row_padded(&self, row: usize) -> &[i16] {
+        &self.sums[row * self.sum_stride..][..self.sum_stride]
+    }
+
+    /// The quantised activations of one row as pairs of strips: of each 128 the strips 0, 2, 1 and 3, which is how the low
+    /// and the high nibbles of 64 bytes of Q4_K lie. Only for `Q8Block256` and at most [`FEW_ROWS_MAX`] rows.
+    pub(crate) fn q_row_paired(&self, row: usize) -> &[i8] {
+        &self.q_paired[row * self.q_stride..][..self.q_stride]
+    }
+
+    /// The sum of each 32 quantised activations, with zeros up to a multiple of 32. As [`Activations::q_row_paired`].
+    pub(crate) fn sum_row_paired(&self, row: usize) -> &[i16] {
+        &self.sums_paired[row * self.sum_stride / 2..][..self.sum_stride / 2]
+    }
+
     /// Makes room for rows, and gives what writes them.
     fn begin(
         &mut self,
@@ -158,16 +190,19 @@ impl Activations {
             ActivationFormat::Q8Block32 | ActivationFormat::Q8Block256 => (0, 0, cols),
         };
         (self.f32_stride, self.pair_stride) = (f32_stride, pair_stride);
-        // Multiples of 64 bytes each.
-        self.q_stride = q_cols.next_multiple_of(64);
+        // Multiples of 64 bytes each, and of what a kernel reads at once: four blocks.
+        self.q_stride = q_cols.next_multiple_of(4 * block.max(16));
         self.scale_stride = (q_cols / block).next_multiple_of(16);
-        self.sum_stride = (q_cols / 16).next_multiple_of(32);
+        self.sum_stride = (q_cols / 16).next_multiple_of(64);
         self.f32.resize(rows * self.f32_stride);
         self.pairs.resize(rows * self.pair_stride);
         self.q.resize(rows * self.q_stride);
         self.scales.resize(rows * self.scale_stride);
         self.sums.resize(rows * self.sum_stride);
-        let side_by_side = q_cols > 0 && rows >= COLUMNS_MIN && kernels.reads_columns();
+        let n_paired = if format == ActivationFormat::Q8Block256 && rows <= FEW_ROWS_MAX { rows } else { 0 };
+        self.q_paired.resize(n_paired * self.q_stride);
+        self.sums_paired.resize(n_paired * self.sum_stride / 2);
+        let side_by_side = q_cols > 0 && rows > FEW_ROWS_MAX && kernels.reads_columns();
         RowWriter {
             format,
             cols,
@@ -176,6 +211,10 @@ impl Activations {
             q: DisjointChunks::new(&mut self.q, self.q_stride.max(1)),
             scales: DisjointChunks::new(&mut self.scales, self.scale_stride.max(1)),
             sums: DisjointChunks::new(&mut self.sums, self.sum_stride.max(1)),
+            paired: (n_paired > 0).then(|| Paired {
+                q: DisjointChunks::new(&mut self.q_paired, self.q_stride),
+                sums: DisjointChunks::new(&mut self.sums_paired, self.sum_stride / 2),
+            }),
             columns: side_by_side.then(|| self.columns.begin(format, rows, cols)),
         }
     }
@@ -190,7 +229,14 @@ struct RowWriter<'a> {
     q: DisjointChunks<'a, i8>,
     scales: DisjointChunks<'a, f32>,
     sums: DisjointChunks<'a, i16>,
+    paired: Option<Paired<'a>>,
     columns: Option<ColumnWriter<'a>>,
+}
+
+/// The rows once more in pairs of strips.
+struct Paired<'a> {
+    q: DisjointChunks<'a, i8>,
+    sums: DisjointChunks<'a, i16>,
 }
 
 impl RowWriter<'_> {
@@ -223,6 +269,11 @@ impl RowWriter<'_> {
         q_rest.fill(0);
         scales_rest.fill(0.0);
         sums_rest.fill(0);
+        if let Some(paired) = &self.paired {
+            // SAFETY: the caller's promise.
+            let (q_paired, sums_paired) = unsafe { (paired.q.chunk(row), paired.sums.chunk(row)) };
+            pair_strips(q, sums, q_paired, sums_paired);
+        }
     }
 
     /// Puts the rows of a tile side by side, if this set wants it.
@@ -275,6 +326,22 @@ fn prepare_rows(
         // SAFETY: the task has written the rows of its tile, which is nobody else's.
         writers.iter().for_each(|writer| unsafe { writer.pack(task) });
     });
+}
+
+/// A row of `Q8Block256` as [`Activations::q_row_paired`] and [`Activations::sum_row_paired`] give it.
+fn pair_strips(q: &[i8], sums: &[i16], q_paired: &mut [i8], sums_paired: &mut [i16]) {
+    for (strips, paired) in q.as_chunks::<128>().0.iter().zip(q_paired.as_chunks_mut::<128>().0) {
+        for (strip, from) in [0, 2, 1, 3].into_iter().enumerate() {
+            paired[32 * strip..][..32].copy_from_slice(&strips[32 * from..][..32]);
+        }
+    }
+    q_paired[q.len()..].fill(0);
+    let (pairs, rest) = sums_paired.split_at_mut(sums.len() / 2);
+    for (pair, sums) in pairs.iter_mut().zip(sums.as_chunks::<2>().0) {
+        // At most 32 · 127.
+        *pair = sums[0] + sums[1];
+    }
+    rest.fill(0);
 }
 
 fn copy_row(x: &[f32], out: &mut [f32]) {

@@ -289,7 +289,9 @@ pub(crate) fn attend<S: Simd>(s: S, unit: &mut AttentionUnit<'_>, scratch: &mut 
             let partial = unsafe { partials.chunk(at) };
             let padded = unit.layout.padded_dim_v();
             let states = partial.chunks_exact_mut(partial_len(unit.layout));
-            for ((query, acc), state) in scratch.queries.iter().zip(scratch.acc.chunks_exact(padded)).zip(states) {
+            for ((query, acc), state) in
+                scratch.queries.iter().zip(scratch.acc.chunks_exact(padded)).zip(states)
+            {
                 state[..padded].copy_from_slice(acc);
                 (state[padded], state[padded + 1]) = (query.max, query.sum);
             }
@@ -301,7 +303,9 @@ pub(crate) fn attend<S: Simd>(s: S, unit: &mut AttentionUnit<'_>, scratch: &mut 
                 let partial = unsafe { partials.chunk(first + index) };
                 let states = partial.chunks_exact(partial_len(unit.layout));
                 let UnitScratch { queries, total, .. } = scratch;
-                for ((query, total), state) in queries.iter_mut().zip(total.chunks_exact_mut(padded)).zip(states) {
+                for ((query, total), state) in
+                    queries.iter_mut().zip(total.chunks_exact_mut(padded)).zip(states)
+                {
                     (query.max, query.sum) = (state[padded], state[padded + 1]);
                     combine(s, query, &state[..padded], total);
                 }

@@ -50,6 +50,52 @@ pub fn read_bandwidth(team: &Team, bytes: usize) -> f64 {
     best
 }
 
+/// Bytes read per second in one pass over `bytes`, which the threads share out in stretches. The figure is the memory's
+/// if they are at least four times the last-level cache. The loads are the level's widest.
+pub fn read_rate(kernels: &Kernels, team: &Team, bytes: &[u8]) -> f64 {
+    let read = read_loop(kernels.isa());
+    let sum = AtomicU64::new(0);
+    let start = Instant::now();
+    team.run(bytes.len().div_ceil(READ_CHUNK), &|chunk, _thread| {
+        let first = chunk * READ_CHUNK;
+        let end = bytes.len().min(first + READ_CHUNK);
+        // SAFETY: the loop is of the level of a `Kernels`, which the machine has.
+        sum.fetch_xor(unsafe { read(&bytes[first..end]) }, Ordering::Relaxed);
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    black_box(sum.into_inner());
+    bytes.len() as f64 / seconds
+}
+
+/// A pass over bytes that gives their xor, in some sense. Unsafe to call where the machine lacks its level.
+type Reader = unsafe fn(&[u8]) -> u64;
+
+fn read_loop(isa: Isa) -> Reader {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => x86::read_avx2,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => x86::read_avx512,
+        _ => read_portable,
+    }
+}
+
+/// Xor of all words of eight bytes, in chains that the compiler can keep in vectors: bound by the loads.
+#[inline(always)]
+fn read_portable(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (lines, words) = words.as_chunks::<64>();
+    let mut sums = [0u64; 64];
+    for line in lines {
+        for (sum, word) in sums.iter_mut().zip(line) {
+            *sum ^= u64::from_le_bytes(*word);
+        }
+    }
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let rest = rest.iter().map(|byte| u64::from(*byte));
+    sums.into_iter().chain(words).chain(rest).fold(0, |all, x| all ^ x)
+}
+
 /// Xor of all numbers, in chains that the compiler can keep in vectors: bound by the loads.
 fn read(numbers: &[u64]) -> u64 {
     let (lines, rest) = numbers.as_chunks::<32>();
@@ -146,6 +192,25 @@ mod x86 {
 
     // The instructions are written out, because a compiler that sees a sum of equal products simplifies it. Each asm block
     // is one instruction a chain on registers: no memory, no stack, no flags.
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn read_avx2(bytes: &[u8]) -> u64 {
+        super::read_portable(bytes)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn read_avx512(bytes: &[u8]) -> u64 {
+        let (lines, rest) = bytes.as_chunks::<512>();
+        let mut sums = [_mm512_setzero_si512(); 8];
+        for line in lines {
+            for (sum, part) in sums.iter_mut().zip(line.as_chunks::<64>().0) {
+                // SAFETY: the part has 64 bytes, and the load needs no alignment.
+                *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(part.as_ptr().cast()) });
+            }
+        }
+        let sum = sums.into_iter().reduce(|a, b| _mm512_xor_si512(a, b)).expect("eight sums");
+        _mm512_reduce_add_epi64(sum).cast_unsigned() ^ super::read_portable(rest)
+    }
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn int8_avx2(iterations: u32) -> u64 {
@@ -251,6 +316,7 @@ mod tests {
         for isa in Isa::available() {
             let kernels = Kernels::new(isa).expect("an available level");
             assert!(arithmetic_peak(&kernels, &team) > 0.0, "{isa}");
+            assert!(read_rate(&kernels, &team, &[1; 12345]) > 0.0, "{isa}");
             assert!(f32_peak(&kernels, &team) > 0.0, "{isa}");
         }
     }

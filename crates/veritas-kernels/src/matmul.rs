@@ -1,11 +1,12 @@
 //! The product of a weight matrix and a batch of activations.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use veritas_quant::GgmlType;
 use veritas_quant::activation::ActivationFormat;
 
-use crate::activations::Activations;
+use crate::activations::{Activations, FEW_ROWS_MAX};
 use crate::error::Error;
 use crate::table::{Kernels, RowsKernel};
 use crate::team::Team;
@@ -20,12 +21,18 @@ const TASKS_PER_THREAD: usize = 8;
 /// Most weight bytes of a task, so that a tile's unpacked rows stay in the second-level cache.
 const TASK_BYTES_MAX: usize = 256 << 10;
 
-/// Weight rows of a panel: what [`Tasks::of_panels`] cuts by.
+/// Weight rows of a panel: what [`Pieces::of_panels`] cuts by.
 const PANEL_ROWS: usize = 32;
 
 /// Most bytes of the sums of a task's panels: with the activations of a stretch of K they stay in the second-level
 /// cache.
 const PANEL_SUMS_MAX: usize = 512 << 10;
+
+/// Weight bytes of a piece of a stretch: what the threads may be apart at the end, a microsecond or two of reading.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// Weight rows of a piece are a multiple of this: the rows that a kernel for few activation rows reads at once.
+const PIECE_ROWS_STEP: usize = 4;
 
 /// A weight matrix as it lies in the file: `rows` outputs of `cols` weights each.
 #[derive(Clone, Copy, Debug)]
@@ -75,31 +82,35 @@ pub fn matmul_each<'a, const N: usize>(
     team: &Team,
     products: [Product<'a>; N],
 ) -> Result<(), Error> {
-    let mut n_tasks = 0;
     let mut jobs = Vec::with_capacity(N);
     for product in products {
-        let job = Job::new(kernels, team, product)?;
-        n_tasks += job.tasks.n;
-        jobs.push(job);
+        jobs.push(Job::new(kernels, team, product)?);
     }
-    team.run(n_tasks, &|mut task, _thread| {
-        for job in &jobs {
-            if task < job.tasks.n {
-                return job.run(task);
-            }
-            task -= job.tasks.n;
+    let n_threads = team.n_threads();
+    team.run(n_threads, &|_task, thread| {
+        for other in 0..n_threads {
+            jobs.iter().for_each(|job| job.run_stretch((thread + other) % n_threads));
         }
     });
     Ok(())
 }
 
+/// The next piece of a thread's stretch, on a cache line of its own.
+#[repr(align(64))]
+struct NextPiece(AtomicUsize);
+
 /// A product that was found to be sound.
+///
+/// Memory gives weights fastest along long stretches. Each thread therefore has one, the same in each product with the
+/// matrix, and takes it piece by piece; one that is done takes pieces of the others' stretches.
 struct Job<'a> {
     kernel: RowsKernel,
     w: Matrix<'a>,
     row_bytes: usize,
     acts: &'a Activations,
-    tasks: Tasks,
+    pieces: Pieces,
+    /// One per thread.
+    next: Vec<NextPiece>,
     output: TileOutput<'a>,
 }
 
@@ -121,39 +132,52 @@ impl<'a> Job<'a> {
         })?;
         shape("bytes of the weights", row_bytes.saturating_mul(w.rows), w.data.len())?;
         shape("outputs", acts.rows().saturating_mul(w.rows), out.len())?;
-        let tasks = match acts.columns() {
-            _ if out.is_empty() => Tasks::NONE,
-            Some(columns) => Tasks::of_panels(w.rows, columns.n_columns(), team.n_threads()),
-            None => Tasks::of_rows(w.rows, row_bytes, team.n_threads()),
+        let n_threads = team.n_threads();
+        let pieces = match acts.columns() {
+            _ if out.is_empty() => Pieces::NONE,
+            Some(columns) => Pieces::of_panels(w.rows, columns.n_columns(), n_threads),
+            None if acts.rows() <= FEW_ROWS_MAX => Pieces::of_stretches(w.rows, row_bytes, n_threads),
+            None => Pieces::of_rows(w.rows, row_bytes, n_threads),
         };
-        Ok(Self { kernel, row_bytes, acts, tasks, output: TileOutput::new(out, acts.rows(), w.rows), w })
+        let next = (0..n_threads).map(|thread| NextPiece(AtomicUsize::new(pieces.first(thread, n_threads))));
+        let next = next.collect();
+        let output = TileOutput::new(out, acts.rows(), w.rows);
+        Ok(Self { kernel, row_bytes, acts, pieces, next, output, w })
     }
 
-    fn run(&self, task: usize) {
-        let Range { start, end } = self.tasks.rows(task);
-        let data = &self.w.data[start * self.row_bytes..end * self.row_bytes];
-        // SAFETY: tasks cover disjoint ranges of rows, and each runs once. The kernel came from a table whose level
-        // this machine has.
-        unsafe {
-            let mut out = self.output.writer(start, end - start);
-            (self.kernel)(data, end - start, self.w.cols, self.acts, &mut out);
+    /// Takes what is left of the stretch of `thread`.
+    fn run_stretch(&self, thread: usize) {
+        let end = self.pieces.first(thread + 1, self.next.len());
+        loop {
+            let piece = self.next[thread].0.fetch_add(1, Ordering::Relaxed);
+            if piece >= end {
+                return;
+            }
+            let rows = self.pieces.rows(piece);
+            let data = &self.w.data[rows.start * self.row_bytes..rows.end * self.row_bytes];
+            // SAFETY: pieces cover disjoint ranges of rows, and each is taken once. The kernel came from a table whose
+            // level this machine has.
+            unsafe {
+                let mut out = self.output.writer(rows.start, rows.len());
+                (self.kernel)(data, rows.len(), self.w.cols, self.acts, &mut out);
+            }
         }
     }
 }
 
-/// Weight rows cut into tasks of about the same size.
+/// Weight rows cut into pieces of about the same size.
 #[derive(Clone, Copy, Debug)]
-struct Tasks {
+struct Pieces {
     n_rows: usize,
-    /// Tasks begin at multiples of this.
+    /// Pieces begin at multiples of this.
     step: usize,
     n: usize,
 }
 
-impl Tasks {
+impl Pieces {
     const NONE: Self = Self { n_rows: 0, step: 1, n: 0 };
 
-    /// For panels of all columns: as many as fit with their sums into [`PANEL_SUMS_MAX`], and as many tasks for each
+    /// For panels of all columns: as many as fit with their sums into [`PANEL_SUMS_MAX`], and as many pieces for each
     /// thread.
     fn of_panels(n_rows: usize, n_columns: usize, n_threads: usize) -> Self {
         let panels = n_rows.div_ceil(PANEL_ROWS);
@@ -162,20 +186,34 @@ impl Tasks {
         Self { n_rows, step: PANEL_ROWS, n }
     }
 
-    /// For kernels that walk the rows.
+    /// For kernels that stream the rows from memory.
+    fn of_stretches(n_rows: usize, row_bytes: usize, n_threads: usize) -> Self {
+        let step = match n_threads {
+            1 => n_rows,
+            _ => (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(PIECE_ROWS_STEP).max(PIECE_ROWS_STEP),
+        };
+        Self { n_rows, step, n: n_rows.div_ceil(step) }
+    }
+
+    /// For kernels that walk the rows once per tile of activations.
     fn of_rows(n_rows: usize, row_bytes: usize, n_threads: usize) -> Self {
         let n = n_rows.div_ceil(task_rows(n_rows, row_bytes, n_threads));
         Self { n_rows, step: ROWS_STEP.min(n_rows), n }
     }
 
-    fn rows(&self, task: usize) -> Range<usize> {
+    /// The first piece of a thread's stretch.
+    fn first(&self, thread: usize, n_threads: usize) -> usize {
+        self.n * thread / n_threads
+    }
+
+    fn rows(&self, piece: usize) -> Range<usize> {
         let steps = self.n_rows.div_ceil(self.step);
-        let start = |task: usize| (steps * task / self.n * self.step).min(self.n_rows);
-        start(task)..start(task + 1)
+        let start = |piece: usize| (steps * piece / self.n * self.step).min(self.n_rows);
+        start(piece)..start(piece + 1)
     }
 }
 
-/// Weight rows of one task.
+/// Weight rows of one piece.
 fn task_rows(rows: usize, row_bytes: usize, n_threads: usize) -> usize {
     if n_threads == 1 {
         // One thread needs no balance, but the tile's bound holds.

@@ -4,9 +4,10 @@
 //! multiplies unsigned with signed bytes and adds four products in i32 without saturation; the weights are made
 //! unsigned by adding 128, and the accumulators start from −128 times the sum of the activations.
 //!
-//! Few activation rows: the readers of `avx2`. They are bound by memory, and every machine of this level
-//! has their instructions.
+//! Few activation rows: `decode`, for the formats that generation mostly meets; the readers of `avx2` for the others.
+//! Every machine of this level has their instructions.
 
+mod decode;
 mod panel;
 mod prompt;
 mod tile;
@@ -23,15 +24,15 @@ use crate::tile::TileWriter;
 /// The kernel of a type, or `None` where only the portable one exists.
 pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
     Some(match ty {
-        GgmlType::Q4_0 => direct_rows::<unpack::Q4_0, Vectors<unpack::Q4_0>>,
-        GgmlType::Q5_0 => direct_rows::<unpack::Q5_0, Vectors<unpack::Q5_0>>,
-        GgmlType::Q8_0 => direct_rows::<unpack::Q8_0, Vectors<unpack::Q8_0>>,
-        GgmlType::Q4_K => direct_rows::<unpack::Q4_K, Vectors<unpack::Q4_K>>,
-        GgmlType::Q5_K => direct_rows::<unpack::Q5_K, Vectors<unpack::Q5_K>>,
-        GgmlType::Q6_K => direct_rows::<unpack::Q6_K, Vectors<unpack::Q6_K>>,
-        GgmlType::Q4_1 => direct_rows::<unpack::Q4_1, Vectors<unpack::Q4_1>>,
-        GgmlType::Q5_1 => direct_rows::<unpack::Q5_1, Vectors<unpack::Q5_1>>,
-        GgmlType::IQ4_NL => direct_rows::<unpack::IQ4_NL, Portable<unpack::IQ4_NL>>,
+        GgmlType::Q4_0 => rows_32::<unpack::Q4_0, Vectors<unpack::Q4_0>>,
+        GgmlType::Q5_0 => rows_32::<unpack::Q5_0, Vectors<unpack::Q5_0>>,
+        GgmlType::Q8_0 => rows_32::<unpack::Q8_0, Vectors<unpack::Q8_0>>,
+        GgmlType::Q4_K => rows_256::<unpack::Q4_K, Vectors<unpack::Q4_K>>,
+        GgmlType::Q5_K => rows_256::<unpack::Q5_K, Vectors<unpack::Q5_K>>,
+        GgmlType::Q6_K => rows_256::<unpack::Q6_K, Vectors<unpack::Q6_K>>,
+        GgmlType::Q4_1 => rows_32::<unpack::Q4_1, Vectors<unpack::Q4_1>>,
+        GgmlType::Q5_1 => rows_32::<unpack::Q5_1, Vectors<unpack::Q5_1>>,
+        GgmlType::IQ4_NL => rows_32::<unpack::IQ4_NL, Portable<unpack::IQ4_NL>>,
         GgmlType::MXFP4 => direct_rows::<unpack::MXFP4, Portable<unpack::MXFP4>>,
         GgmlType::Q2_K => direct_rows::<unpack::Q2_K, Portable<unpack::Q2_K>>,
         GgmlType::Q3_K => direct_rows::<unpack::Q3_K, Portable<unpack::Q3_K>>,
@@ -45,6 +46,38 @@ pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
         GgmlType::IQ1_M => unpacked_rows::<unpack::IQ1_M>,
         _ => return None,
     })
+}
+
+/// The rows of a format with blocks of 32 that `decode` reads.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn rows_32<F: Direct + decode::Block32, P: Fill<Format = F>>(
+    w: &[u8],
+    n_rows: usize,
+    cols: usize,
+    acts: &Activations,
+    out: &mut TileWriter<'_>,
+) {
+    if acts.columns().is_some() {
+        prompt::rows::<P>(w, n_rows, cols, acts, out);
+    } else {
+        decode::rows_32::<F>(w, n_rows, cols, acts, out);
+    }
+}
+
+/// The rows of a format with blocks of 256 that `decode` reads.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn rows_256<F: Direct + decode::Block256, P: Fill<Format = F>>(
+    w: &[u8],
+    n_rows: usize,
+    cols: usize,
+    acts: &Activations,
+    out: &mut TileWriter<'_>,
+) {
+    if acts.columns().is_some() {
+        prompt::rows::<P>(w, n_rows, cols, acts, out);
+    } else {
+        decode::rows_256::<F>(w, n_rows, cols, acts, out);
+    }
 }
 
 /// The rows of a format that is read in registers.

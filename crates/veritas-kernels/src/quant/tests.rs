@@ -71,11 +71,11 @@ fn tame(ty: GgmlType, block: &mut [u8]) {
 }
 
 fn cases(ty: GgmlType) -> impl Strategy<Value = Case> {
-    let n_blocks = 1300 / ty.block_len();
-    // Few activation rows and many take different kernels.
-    let n_acts = prop_oneof![3 => 1usize..10, 1 => 15usize..40];
-    let shape =
-        (prop_oneof![3 => 1usize..20, 1 => 20usize..80], n_acts, prop_oneof![1..=3usize, 1..=n_blocks]);
+    let n_blocks = 2400 / ty.block_len();
+    // One activation row, and few, have kernels of their own.
+    let n_acts = prop_oneof![2 => Just(1usize), 2 => 2usize..6, 1 => 6usize..18, 1 => 18usize..40];
+    let n_rows = prop_oneof![3 => 1usize..24, 1 => 24usize..80];
+    let shape = (n_rows, n_acts, prop_oneof![1..=3usize, 1..=n_blocks]);
     shape.prop_flat_map(move |(n_rows, n_acts, n_blocks)| {
         let cols = n_blocks * ty.block_len();
         let cols = cols.next_multiple_of(ActivationFormat::for_weights(ty).expect("a product").block_len());
@@ -92,7 +92,10 @@ fn cases(ty: GgmlType) -> impl Strategy<Value = Case> {
             1 => prop_oneof![Just(1f32), Just(-1.0)].prop_map(move |x| vec![x; n]),
             1 => prop::collection::vec(prop_oneof![Just(3f32), Just(-3.0), Just(0.0)], n),
         ];
-        (weights, activations).prop_map(move |(mut weights, activations)| {
+        // The smallest make the products of the factors subnormal.
+        let size = prop::sample::select(vec![1f32, 1.0, 1e-30, 1e-35]);
+        (weights, activations, size).prop_map(move |(mut weights, mut activations, size)| {
+            activations.iter_mut().for_each(|x| *x *= size);
             weights.chunks_exact_mut(ty.block_bytes()).for_each(|block| tame(ty, block));
             Case { n_rows, n_acts, cols, weights, activations }
         })
@@ -113,14 +116,13 @@ fn expected(ty: GgmlType, case: &Case) -> Vec<f32> {
     out
 }
 
-fn product(kernels: &Kernels, ty: GgmlType, case: &Case) -> Vec<f32> {
-    let team = Team::new(1);
+fn product(kernels: &Kernels, team: &Team, ty: GgmlType, case: &Case) -> Vec<f32> {
     let format = ActivationFormat::for_weights(ty).expect("a product");
     let mut acts = Activations::new();
-    acts.prepare(kernels, &team, format, &case.activations, case.n_acts, case.cols);
+    acts.prepare(kernels, team, format, &case.activations, case.n_acts, case.cols);
     let matrix = Matrix { ty, data: &case.weights, rows: case.n_rows, cols: case.cols };
     let mut out = vec![f32::NAN; case.n_acts * case.n_rows];
-    matmul(kernels, &team, &matrix, &acts, &mut out).expect("the shapes agree");
+    matmul(kernels, team, &matrix, &acts, &mut out).expect("the shapes agree");
     out
 }
 
@@ -134,8 +136,12 @@ fn check_level(isa: Isa, ty: GgmlType) {
     let n_cases = std::env::var("VERITAS_TEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16);
     let config =
         Config { cases: n_cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let teams = [Team::new(1), Team::new(3)];
     let result = TestRunner::new(config).run(&cases(ty), |case| {
-        prop_assert_eq!(bits(&product(&kernels, ty, &case)), bits(&expected(ty, &case)), "{} on {}", ty, isa);
+        let expected = bits(&expected(ty, &case));
+        for team in &teams {
+            prop_assert_eq!(&bits(&product(&kernels, team, ty, &case)), &expected, "{} on {}", ty, isa);
+        }
         Ok(())
     });
     result.unwrap_or_else(|failure| panic!("{ty} on {isa}: {failure}"));
@@ -144,20 +150,54 @@ fn check_level(isa: Isa, ty: GgmlType) {
 /// Weights and activations whose integers are as large as they get, through every path of a kernel.
 fn check_extremes(isa: Isa) {
     let Some(kernels) = kernels(isa) else { return };
+    let team = Team::new(1);
     for ty in quantised_types() {
         for byte in [0x00, 0x7f, 0x80, 0x88, 0xff] {
             for sign in [1.0, -1.0] {
-                for n_acts in [1, 9, 18] {
-                    let cols = 2 * ty.block_len().max(32);
+                for n_acts in [1, 2, 9, 18] {
+                    let cols = 5 * ty.block_len().max(32);
                     let mut weights = vec![byte; 9 * ty.row_bytes(cols).expect("whole blocks")];
                     weights.chunks_exact_mut(ty.block_bytes()).for_each(|block| tame(ty, block));
                     let case =
                         Case { n_rows: 9, n_acts, cols, weights, activations: vec![sign; n_acts * cols] };
-                    let product = product(&kernels, ty, &case);
+                    let product = product(&kernels, &team, ty, &case);
                     assert_eq!(
                         bits(&product),
                         bits(&expected(ty, &case)),
                         "{ty} on {isa}: {byte:#x} {sign} {n_acts}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Every remainder of rows, blocks and activation rows that a kernel may treat apart.
+fn check_remainders(isa: Isa) {
+    let Some(kernels) = kernels(isa) else { return };
+    let team = Team::new(1);
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u32
+    };
+    for ty in quantised_types() {
+        let block = ActivationFormat::for_weights(ty).expect("a product").block_len().max(ty.block_len());
+        for n_rows in 1..=5 {
+            for n_blocks in 1..=9 {
+                for n_acts in [1, 2, 3, 4, 5, 8, 16, 17] {
+                    let cols = n_blocks * block;
+                    let n_bytes = n_rows * ty.row_bytes(cols).expect("whole blocks");
+                    let mut weights: Vec<u8> = (0..n_bytes).map(|_| random() as u8).collect();
+                    weights.chunks_exact_mut(ty.block_bytes()).for_each(|block| tame(ty, block));
+                    let activations = (0..n_acts * cols).map(|_| random() as f32 * 1e-9 - 2.0).collect();
+                    let case = Case { n_rows, n_acts, cols, weights, activations };
+                    assert_eq!(
+                        bits(&product(&kernels, &team, ty, &case)),
+                        bits(&expected(ty, &case)),
+                        "{ty} on {isa}: {n_rows} rows of {n_blocks} blocks, {n_acts} activation rows"
                     );
                 }
             }
@@ -173,6 +213,11 @@ macro_rules! levels {
             #[test]
             fn extremes_of_all_integers_do_not_saturate() {
                 check_extremes($isa);
+            }
+
+            #[test]
+            fn no_remainder_of_rows_blocks_or_activation_rows_is_lost() {
+                check_remainders($isa);
             }
 
             types!($isa; q4_0 Q4_0, q4_1 Q4_1, q5_0 Q5_0, q5_1 Q5_1, q8_0 Q8_0, iq4_nl IQ4_NL, mxfp4 MXFP4,

@@ -1,0 +1,25 @@
+//! IQ4_NL: nibbles that pick one of sixteen values.
+
+use std::arch::x86_64::*;
+
+use veritas_quant::tables::IQ4_NL_VALUES;
+use veritas_quant::unpack::IQ4_NL;
+
+use super::blocks32::{Block32, Order, nibbles, pick_words, places_in_lanes};
+
+impl Block32 for IQ4_NL {
+    const D_AT: usize = 0;
+    const OFFSET: i16 = 128;
+    const ORDER: Order = Order::Halves;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn codes(blocks: &[u8]) -> [__m512i; 2] {
+        const CODES: [i16; 32] = places_in_lanes(18, 2, 8);
+        // SAFETY: the array has 16 bytes, and the load needs no alignment.
+        let values = unsafe { _mm_loadu_si128(IQ4_NL_VALUES.as_ptr().cast()) };
+        let values = _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(-128)));
+        let [first, second] = nibbles(pick_words(blocks, &CODES));
+        [_mm512_shuffle_epi8(values, first), _mm512_shuffle_epi8(values, second)]
+    }
+}

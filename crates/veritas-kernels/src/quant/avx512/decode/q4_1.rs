@@ -1,0 +1,21 @@
+//! Q4_1: nibbles and a minimum.
+
+use std::arch::x86_64::*;
+
+use veritas_quant::unpack::Q4_1;
+
+use super::blocks32::{Block32, Order, nibbles, pick_words, places_in_lanes};
+
+impl Block32 for Q4_1 {
+    const D_AT: usize = 0;
+    const MIN_AT: usize = 2;
+    const OFFSET: i16 = 0;
+    const ORDER: Order = Order::Halves;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn codes(blocks: &[u8]) -> [__m512i; 2] {
+        const CODES: [i16; 32] = places_in_lanes(20, 4, 8);
+        nibbles(pick_words(blocks, &CODES))
+    }
+}
