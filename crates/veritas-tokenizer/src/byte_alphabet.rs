@@ -40,6 +40,18 @@ pub(crate) fn byte(c: char) -> Option<u8> {
     }
 }
 
+/// The bytes of a text in the alphabet; a character outside it stands for its UTF-8.
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        match byte(c) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

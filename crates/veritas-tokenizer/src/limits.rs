@@ -25,3 +25,7 @@ pub const MAX_TEXT_BYTES: usize = 32 << 20;
 /// Characters of a word of a WordPiece vocabulary; a longer one is the unknown token, as in the reference
 /// implementation, whose search takes quadratic time.
 pub const MAX_WORD_PIECE_CHARS: usize = 100;
+
+/// Caches of words that a tokenizer keeps for the next texts, of about 10 MiB each. A text takes one while it is encoded; of
+/// more than so many that were encoded at once, the caches go when they end.
+pub const MAX_IDLE_CACHES: usize = 4;

@@ -2,9 +2,12 @@
 //!
 //! GGUF files name the rule (`tokenizer.ggml.pre`). A rule is a list of steps, each the hand-written scanner of a
 //! pattern; a step cuts every piece of the step before it into the pattern's matches and what lies between them.
+//! The commonest patterns have a second scanner, which looks at bytes and leaves what it cannot decide to the first.
+//!
 //! A name that is not known is an error, since a wrong cut gives wrong ids without a sign. Accepted are the names
 //! whose rule is one of those below; those for which llama.cpp has a rule of their own are not guessed.
 
+mod ascii;
 mod scan;
 
 use scan::{CasedWords, Words};
@@ -39,9 +42,9 @@ impl Step {
     /// Where the pattern would end if it matches at `pos`, which is beyond `pos`.
     fn scan(self, text: &str, pos: usize) -> Option<usize> {
         match self {
-            Self::Gpt2 => scan::gpt2(text, pos),
-            Self::Words(rule) => scan::words(text, pos, rule),
-            Self::CasedWords(rule) => scan::cased_words(text, pos, rule),
+            Self::Gpt2 => gpt2(text, pos),
+            Self::Words(rule) => words(text, pos, rule),
+            Self::CasedWords(rule) => cased_words(text, pos, rule),
             Self::Digits(max) => scan::digits(text, pos, max),
             Self::ThreeAsciiDigits => scan::three_ascii_digits(text, pos),
             Self::Punctuation { grave } => scan::punctuation(text, pos, grave),
@@ -59,32 +62,75 @@ impl Step {
         }
     }
 
-    /// Calls `piece` for each match and each stretch between matches.
-    fn cut<'t>(self, text: &'t str, piece: &mut dyn FnMut(&'t str)) {
+    /// Calls `piece(rest, n_bytes)` for each match and each stretch between matches, as [`cut`] does.
+    fn cut<'t>(self, text: &'t str, piece: &mut dyn FnMut(&'t str, usize)) {
         if let Self::TrailingSpaces = self {
             // Seen from the end, so that a long run of spaces inside the text costs nothing.
             let (inner, trailing) = text.split_at(text.trim_end().len());
-            [inner, trailing].into_iter().filter(|part| !part.is_empty()).for_each(piece);
+            [inner, trailing]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .for_each(|part| piece(part, part.len()));
             return;
         }
-        let (mut gap, mut pos) = (0, 0);
-        while let Some(c) = text[pos..].chars().next() {
-            match self.scan(text, pos) {
-                Some(end) => {
-                    if gap < pos {
-                        piece(&text[gap..pos]);
-                    }
-                    piece(&text[pos..end]);
-                    pos = end;
-                    gap = end;
-                }
-                None => pos += c.len_utf8(),
-            }
-        }
-        if gap < text.len() {
-            piece(&text[gap..]);
+        cut(text, |pos| self.skip(text, pos), |pos| self.scan(text, pos), piece);
+    }
+
+    /// Where the pattern may match next, from `pos` on.
+    fn skip(self, text: &str, pos: usize) -> usize {
+        let next = |is: fn(&u8) -> bool| {
+            text.as_bytes()[pos..].iter().position(is).map_or(text.len(), |n_bytes| pos + n_bytes)
+        };
+        match self {
+            Self::Digits(_) => next(|byte| byte.is_ascii_digit() || !byte.is_ascii()),
+            Self::ThreeAsciiDigits => next(u8::is_ascii_digit),
+            Self::LineBreak => next(|byte| matches!(byte, b'\r' | b'\n')),
+            _ => pos,
         }
     }
+}
+
+/// Calls `piece(rest, n_bytes)` for each match of a pattern and each stretch between matches: the piece is the first
+/// `n_bytes` of `rest`. `skip` gives the next place where a match may begin, `scan` its end.
+#[inline]
+fn cut<'t>(
+    text: &'t str,
+    skip: impl Fn(usize) -> usize,
+    scan: impl Fn(usize) -> Option<usize>,
+    mut piece: impl FnMut(&'t str, usize),
+) {
+    let (mut gap, mut pos) = (0, skip(0));
+    while pos < text.len() {
+        match scan(pos) {
+            Some(end) => {
+                if gap < pos {
+                    piece(&text[gap..], pos - gap);
+                }
+                piece(&text[pos..], end - pos);
+                gap = end;
+                pos = skip(end);
+            }
+            None => pos = skip(pos + text[pos..].chars().next().map_or(1, char::len_utf8)),
+        }
+    }
+    if gap < text.len() {
+        piece(&text[gap..], text.len() - gap);
+    }
+}
+
+#[inline]
+fn gpt2(text: &str, pos: usize) -> Option<usize> {
+    ascii::gpt2(text.as_bytes(), pos).or_else(|| scan::gpt2(text, pos))
+}
+
+#[inline]
+fn words(text: &str, pos: usize, rule: Words) -> Option<usize> {
+    ascii::words(text.as_bytes(), pos, rule).or_else(|| scan::words(text, pos, rule))
+}
+
+#[inline]
+fn cased_words(text: &str, pos: usize, rule: CasedWords) -> Option<usize> {
+    ascii::cased_words(text.as_bytes(), pos, rule).or_else(|| scan::cased_words(text, pos, rule))
 }
 
 const LLAMA3: Words = Words { contractions: true, marks: false, digits: 3, lines_after_symbols: true };
@@ -178,18 +224,25 @@ impl PreTokenizer {
         })
     }
 
-    /// Calls `word` for each word of the text; together they are the text.
-    pub(crate) fn words<'t>(&self, text: &'t str, word: &mut dyn FnMut(&'t str)) {
-        cut_all(self.steps, text, word);
+    /// Calls `word(rest, n_bytes)` for each word of the text, which is the first `n_bytes` of `rest`; together they are
+    /// the text.
+    pub(crate) fn words<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str, usize)) {
+        // A loop of its own for each rule of one step that most texts go through.
+        match *self.steps {
+            [Step::Gpt2] => cut(text, |pos| pos, |pos| gpt2(text, pos), word),
+            [Step::Words(rule)] => cut(text, |pos| pos, |pos| words(text, pos, rule), word),
+            [Step::CasedWords(rule)] => cut(text, |pos| pos, |pos| cased_words(text, pos, rule), word),
+            _ => cut_all(self.steps, text, &mut word),
+        }
     }
 }
 
 /// Cuts by the first step, and each piece by the steps after it.
-fn cut_all<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str)) {
+fn cut_all<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str, usize)) {
     match steps {
-        [] => word(text),
+        [] => word(text, text.len()),
         [last] => last.cut(text, word),
-        [first, rest @ ..] => first.cut(text, &mut |piece| cut_all(rest, piece, word)),
+        [first, rest @ ..] => first.cut(text, &mut |piece, n_bytes| cut_all(rest, &piece[..n_bytes], word)),
     }
 }
 
@@ -301,7 +354,7 @@ mod tests {
         proptest!(config, |(text in texts())| {
             for (step, regex) in &patterns {
                 let mut pieces = Vec::new();
-                step.cut(&text, &mut |piece| pieces.push(piece));
+                step.cut(&text, &mut |piece, n_bytes| pieces.push(&piece[..n_bytes]));
                 prop_assert_eq!(&pieces, &cut_by_regex(regex, &text), "{:?} {:?}", step, regex.as_str());
             }
         });
@@ -337,9 +390,9 @@ mod tests {
             for name in names {
                 for text in [&text, &any] {
                     let mut words = String::new();
-                    PreTokenizer::from_name(name).unwrap().words(text, &mut |word| {
-                        assert!(!word.is_empty());
-                        words.push_str(word);
+                    PreTokenizer::from_name(name).unwrap().words(text, |rest, n_bytes| {
+                        assert!(n_bytes > 0);
+                        words.push_str(&rest[..n_bytes]);
                     });
                     prop_assert_eq!(text, &words);
                 }
@@ -354,7 +407,7 @@ mod tests {
             let text = format!("{}x", unit.repeat(n / unit.len()));
             for name in ["gpt-2", "llama-bpe", "gpt-4o", "deepseek-llm", "deepseek-v3", "falcon", "bloom"] {
                 let mut n_bytes = 0;
-                PreTokenizer::from_name(name).unwrap().words(&text, &mut |word| n_bytes += word.len());
+                PreTokenizer::from_name(name).unwrap().words(&text, |_, length| n_bytes += length);
                 assert_eq!(n_bytes, text.len());
             }
         }

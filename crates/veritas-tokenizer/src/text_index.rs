@@ -5,11 +5,11 @@
 //! no vocabulary can make it slow; [`Prefixes`] is the ids in the order of their bytes: a search narrows the range
 //! byte by byte as a trie would, without the memory of one.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::ops::Range;
 
 use veritas_base::TokenId;
+
+use crate::hash::Seed;
 
 /// The texts of all tokens, by id.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ const FREE: u32 = u32::MAX;
 pub(crate) struct TextIndex {
     /// A power of two places, at most half of them taken.
     places: Vec<u32>,
-    hasher: RandomState,
+    seed: Seed,
 }
 
 impl TextIndex {
@@ -63,7 +63,7 @@ impl TextIndex {
         ids: impl ExactSizeIterator<Item = TokenId>,
     ) -> Result<Self, (TokenId, TokenId)> {
         let n_places = (2 * ids.len()).next_power_of_two().max(2);
-        let mut index = Self { places: vec![FREE; n_places], hasher: RandomState::new() };
+        let mut index = Self { places: vec![FREE; n_places], seed: Seed::random() };
         for id in ids {
             match index.find(texts, texts.text(id)) {
                 Ok(first) => return Err((first.min(id), first.max(id))),
@@ -81,7 +81,7 @@ impl TextIndex {
     /// The id, or the place where it would stand.
     fn find(&self, texts: &Texts, text: &str) -> Result<TokenId, usize> {
         let mask = self.places.len() - 1;
-        let mut place = self.hasher.hash_one(text) as usize & mask;
+        let mut place = self.seed.bytes(text.as_bytes()) as usize & mask;
         loop {
             match self.places[place] {
                 FREE => return Err(place),
@@ -99,7 +99,12 @@ pub(crate) struct Prefixes {
     ids: Vec<TokenId>,
     /// Where the texts that begin with a byte start in `ids`; the last entry is the end.
     by_first: Vec<u32>,
+    /// The bytes that a text begins with, ascending.
+    firsts: Vec<u8>,
 }
+
+/// Bytes that are looked at together where only a few of them are of interest.
+const CHUNK: usize = 64;
 
 impl Prefixes {
     /// An index of the tokens `ids` whose text is not empty.
@@ -107,16 +112,26 @@ impl Prefixes {
         let mut ids: Vec<TokenId> = ids.filter(|&id| !texts.text(id).is_empty()).collect();
         ids.sort_unstable_by(|&a, &b| texts.text(a).cmp(texts.text(b)));
         let first = |id: TokenId| u16::from(texts.text(id).as_bytes()[0]);
-        let by_first = (0..=256).map(|byte| ids.partition_point(|&id| first(id) < byte) as u32).collect();
-        Self { ids, by_first }
+        let by_first: Vec<u32> =
+            (0..=256).map(|byte| ids.partition_point(|&id| first(id) < byte) as u32).collect();
+        let firsts = (0..=255).filter(|&byte| by_first[usize::from(byte)] < by_first[usize::from(byte) + 1]);
+        let firsts = firsts.collect();
+        Self { ids, by_first, firsts }
     }
 
     /// Where in `text` the next byte stands that one of the tokens begins with.
     pub(crate) fn next_candidate(&self, text: &[u8]) -> Option<usize> {
-        text.iter().position(|&byte| {
-            let byte = usize::from(byte);
-            self.by_first[byte] < self.by_first[byte + 1]
-        })
+        // Comparisons with constants of a chunk without an exit become vector instructions.
+        match *self.firsts {
+            [] => None,
+            [a] => find_in_chunks(text, |byte| byte == a),
+            [a, b] => find_in_chunks(text, |byte| (byte == a) | (byte == b)),
+            [a, b, c] => find_in_chunks(text, |byte| (byte == a) | (byte == b) | (byte == c)),
+            _ => text.iter().position(|&byte| {
+                let byte = usize::from(byte);
+                self.by_first[byte] < self.by_first[byte + 1]
+            }),
+        }
     }
 
     /// Calls `found(bytes, id)` for every token that `text` begins with, the shortest first.
@@ -155,6 +170,14 @@ impl Prefixes {
     }
 }
 
+/// Where the first byte stands that satisfies `is`.
+pub(crate) fn find_in_chunks(text: &[u8], is: impl Fn(u8) -> bool) -> Option<usize> {
+    let (chunks, _) = text.as_chunks::<CHUNK>();
+    let in_chunk = |chunk: &[u8; CHUNK]| chunk.iter().fold(false, |found, &byte| found | is(byte));
+    let start = CHUNK * chunks.iter().position(in_chunk).unwrap_or(chunks.len());
+    text[start..].iter().position(|&byte| is(byte)).map(|at| start + at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +204,21 @@ mod tests {
         let texts = texts(&["a", "b", "a"]);
         let ids: Vec<u32> = vec![0, 1, 2];
         assert_eq!(TextIndex::new(&texts, ids.into_iter()).unwrap_err(), (0, 2));
+    }
+
+    #[test]
+    fn the_next_candidate_is_found_wherever_it_stands() {
+        for n_firsts in 0..6 {
+            let list: Vec<String> = (0..n_firsts).map(|i| format!("{}x", (b'A' + i) as char)).collect();
+            let texts = texts(&list.iter().map(String::as_str).collect::<Vec<_>>());
+            let prefixes = Prefixes::new(&texts, 0..u32::from(n_firsts));
+            for at in 0..200 {
+                let mut text = [b'x'; 200];
+                assert_eq!(prefixes.next_candidate(&text), None);
+                text[at..].fill(b'A' + at as u8 % n_firsts.max(1));
+                assert_eq!(prefixes.next_candidate(&text), (n_firsts > 0).then_some(at));
+            }
+        }
     }
 
     #[test]

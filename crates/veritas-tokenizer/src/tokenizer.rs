@@ -70,7 +70,8 @@ impl Tokenizer {
                 let vocabulary = Vocabulary::read(metadata, defaults)?;
                 let scores = read_scores(metadata, vocabulary.len())?;
                 let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-                (vocabulary, Algorithm::Spm(Spm::new(&scores, prefix)), true, false)
+                let spm = Spm::new(&vocabulary, &scores, prefix);
+                (vocabulary, Algorithm::Spm(spm), true, false)
             }
             model @ ("gpt2" | "gemma4") => {
                 let pre = match model {
@@ -264,7 +265,7 @@ impl Tokenizer {
                 None => text.as_bytes().to_vec(),
             },
             Kind::Normal | Kind::Unused => match &self.algorithm {
-                Algorithm::Bpe(bpe) if !bpe.pre.raw => spelled_bytes(text),
+                Algorithm::Bpe(bpe) if !bpe.pre.raw => byte_alphabet::bytes(text),
                 _ => text.replace(SPACE, " ").into_bytes(),
             },
         })
@@ -443,18 +444,6 @@ fn cut(
 
 fn check_length(text: &str) -> Result<(), Error> {
     if text.len() > MAX_TEXT_BYTES { Err(Error::TextTooLong { found: text.len() }) } else { Ok(()) }
-}
-
-/// The bytes of a text in GPT-2's alphabet; a character outside it stands for itself.
-fn spelled_bytes(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    for c in text.chars() {
-        match byte_alphabet::byte(c) {
-            Some(byte) => bytes.push(byte),
-            None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    bytes
 }
 
 /// A name from a file, cut for a message.

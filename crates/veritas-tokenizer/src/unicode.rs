@@ -57,9 +57,9 @@ const CLASSES: [Class; 13] = [
     Class::Control,
 ];
 
-/// The classes of ASCII, which most texts consist of, without a search.
-static ASCII: [Class; 128] = {
-    let mut classes = [Class::Unassigned; 128];
+/// The classes of the characters below U+10000, which nearly all texts consist of, without a search.
+static LOW: [Class; 0x10000] = {
+    let mut classes = [Class::Unassigned; 0x10000];
     let (mut run, mut c) = (0, 0);
     while c < classes.len() {
         if RUNS[run + 1] >> 8 <= c as u32 {
@@ -74,7 +74,7 @@ static ASCII: [Class; 128] = {
 impl Class {
     /// The class of a character.
     pub(crate) fn of(c: char) -> Self {
-        if let Some(&class) = ASCII.get(c as usize) {
+        if let Some(&class) = LOW.get(c as usize) {
             return class;
         }
         let after = RUNS.partition_point(|run| run >> 8 <= u32::from(c));
@@ -138,6 +138,14 @@ mod tests {
         assert_eq!(RUNS[0] >> 8, 0);
         for (number, class) in CLASSES.iter().enumerate() {
             assert_eq!(*class as usize, number);
+        }
+    }
+
+    #[test]
+    fn the_table_of_low_characters_says_what_the_runs_say() {
+        for c in 0..0x10000u32 {
+            let after = RUNS.partition_point(|run| run >> 8 <= c);
+            assert_eq!(LOW[c as usize], CLASSES[(RUNS[after - 1] & 0xff) as usize], "{c:#x}");
         }
     }
 

@@ -111,8 +111,13 @@ impl Vocabulary {
 
     /// The same tokens by what a text begins with.
     pub(crate) fn plain_prefixes(&self) -> Prefixes {
+        Prefixes::new(&self.texts, self.plain_ids())
+    }
+
+    /// The tokens that a text may become.
+    pub(crate) fn plain_ids(&self) -> impl Iterator<Item = TokenId> {
         let ids = 0..self.len() as TokenId;
-        Prefixes::new(&self.texts, ids.filter(|&id| !self.is_marker(id) && self.kind(id) != Kind::Byte))
+        ids.filter(|&id| !self.is_marker(id) && self.kind(id) != Kind::Byte)
     }
 
     /// The token of type byte for this byte.
