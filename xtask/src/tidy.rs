@@ -26,8 +26,13 @@ const LAYERS: &[&str] = &[
 ];
 
 /// Crates that are never shipped, and what they may use besides is their own affair.
-const NEVER_SHIPPED: [&str; 5] =
-    ["veritas-testkit", "veritas-benchmarks", "veritas-kernel-benchmarks", "veritas-tokenizer-benchmarks", "xtask"];
+const NEVER_SHIPPED: [&str; 5] = [
+    "veritas-testkit",
+    "veritas-benchmarks",
+    "veritas-kernel-benchmarks",
+    "veritas-tokenizer-benchmarks",
+    "xtask",
+];
 
 /// Crates that may hold unsafe code. Every other forbids it.
 const MAY_BE_UNSAFE: &[&str] = &["veritas-mem", "veritas-simd", "veritas-kernels", "veritas-sandbox"];
