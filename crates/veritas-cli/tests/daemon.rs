@@ -687,7 +687,8 @@ fn the_client_in_another_language_streams_the_same_answer() {
         .stdin(Stdio::null())
         .output();
     let Ok(output) = output else {
-        writeln!(std::io::stderr(), "skipped: there is no python3 here").unwrap();
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "skipped: there is no python3 here").unwrap();
         return;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -510,8 +510,9 @@ fn can_be_another_user() -> bool {
     let child = Command::new(BINARY).arg("--version").uid(NOBODY).gid(NOBODY).stdout(Stdio::null()).status();
     let can = child.is_ok_and(|status| status.success());
     if !can {
-        writeln!(std::io::stderr(), "skipped: only root can be another user, who must reach the binary")
-            .unwrap();
+        // Past the test harness, which keeps what a passing test prints.
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "skipped: only root can be another user, who must reach the binary").unwrap();
     }
     can
 }

@@ -51,7 +51,7 @@ pub(crate) struct Bpe {
 struct Work<'a> {
     bpe: &'a Bpe,
     vocabulary: &'a Vocabulary,
-    cache: Box<Cache>,
+    cache: Cache,
     symbols: Vec<Symbol>,
     /// A word in GPT-2's alphabet.
     spelled: String,

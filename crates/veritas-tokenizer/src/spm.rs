@@ -36,7 +36,7 @@ pub(crate) struct Spm {
 struct Work<'a> {
     spm: &'a Spm,
     vocabulary: &'a Vocabulary,
-    cache: Box<Cache>,
+    cache: Cache,
     /// A part of the text with `▁` for spaces.
     spelled: String,
     symbols: Vec<Symbol>,

@@ -236,8 +236,8 @@ impl Cache {
     /// Keeps the ids of a word that was not there, where it is short enough and they are few enough.
     pub(crate) fn insert(&mut self, text: &[u8], n_bytes: usize, place: Place, ids: &[TokenId]) {
         let key = match n_bytes {
-            ..=ShortKey::MAX => Some(ShortKey::new(text, n_bytes, place)),
-            ..=LongKey::MAX => {
+            n if n <= ShortKey::MAX => Some(ShortKey::new(text, n_bytes, place)),
+            n if n <= LongKey::MAX => {
                 let key = LongKey::new(text, n_bytes, place);
                 if let Some(entry) = Entry::new(key, ids) {
                     self.long.put(entry, key.hash());
@@ -257,17 +257,17 @@ impl Cache {
 
 /// The caches of a tokenizer that no thread uses at the moment.
 #[derive(Default)]
-pub(crate) struct Caches(Mutex<Vec<Box<Cache>>>);
+pub(crate) struct Caches(Mutex<Vec<Cache>>);
 
 impl Caches {
     /// A cache for one thread: one that is idle, or a new one.
-    pub(crate) fn take(&self) -> Box<Cache> {
+    pub(crate) fn take(&self) -> Cache {
         let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.unwrap_or_else(|| Box::new(Cache::new()))
+        idle.unwrap_or_else(Cache::new)
     }
 
     /// Takes a cache back.
-    pub(crate) fn give(&self, cache: Box<Cache>) {
+    pub(crate) fn give(&self, cache: Cache) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE_CACHES {
             idle.push(cache);
