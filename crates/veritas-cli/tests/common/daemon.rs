@@ -253,7 +253,8 @@ fn spawn(folder: &tempfile::TempDir, socket: &str, args: &[String], launch: &Lau
         }
     };
     if let Some(uid) = launch.uid {
-        command.uid(uid).gid(uid);
+        // The configuration of who runs the test is not that user's to read.
+        command.uid(uid).gid(uid).env("HOME", folder.path()).env_remove("XDG_CONFIG_HOME");
     }
     command
         .args(["serve", "--socket", socket])
