@@ -1,41 +1,66 @@
-//! Processor time of a process, as the kernel counts it.
+//! Processor time of a process, as the scheduler counts it: in nanoseconds.
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-/// Where `utime` and `stime` stand among the fields that follow the name in `/proc/PID/stat` (proc(5) counts the name
-/// as field 2, and these as 14 and 15).
-const UTIME_AFTER_NAME: usize = 11;
+/// Long enough for a thread to leave its processor.
+const MOMENT: Duration = Duration::from_micros(100);
 
-/// The step in which the kernel counts.
-///
-/// # Errors
-/// If the kernel names no sensible one.
-pub(crate) fn resolution() -> Result<Duration> {
-    let per_second = rustix::param::clock_ticks_per_second();
-    ensure!(per_second > 0, "the kernel says that a second has {per_second} ticks");
-    Ok(Duration::from_secs(1) / u32::try_from(per_second)?)
+/// Time that each thread of a process has run so far.
+pub(crate) struct Threads {
+    by_tid: HashMap<String, Duration>,
 }
 
-/// Time that all threads of a process have run so far, those that have ended included.
-///
-/// # Errors
-/// If there is no such process or the kernel's answer cannot be read.
-pub(crate) fn of(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let ticks = ticks_of(&stat).with_context(|| format!("{path} has no processor time: {stat}"))?;
-    Ok(resolution()? * u32::try_from(ticks)?)
+impl Threads {
+    /// The threads of a process. The scheduler brings a thread's time up to date when it leaves the processor, so those
+    /// that count should be waiting.
+    ///
+    /// # Errors
+    /// If there is no such process, or the kernel keeps no such account.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/task");
+        let folder = std::fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?;
+        let mut by_tid = HashMap::new();
+        for thread in folder {
+            let thread = thread?;
+            by_tid.insert(thread.file_name().to_string_lossy().into_owned(), of_thread(&thread.path())?);
+        }
+        Ok(Self { by_tid })
+    }
+
+    /// Time since an earlier look. A thread that has ended in between does not count: of a daemon only the one that
+    /// computed the digest of the model ends, after it has waited idly for more.
+    pub(crate) fn since(&self, before: &Self) -> Duration {
+        let threads = self.by_tid.iter();
+        threads
+            .map(|(tid, time)| time.saturating_sub(before.by_tid.get(tid).copied().unwrap_or_default()))
+            .sum()
+    }
 }
 
-fn ticks_of(stat: &str) -> Option<u64> {
-    // The name may itself hold parentheses and spaces; its end is the last one.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(UTIME_AFTER_NAME);
-    let user = fields.next()?.parse::<u64>().ok()?;
-    let system = fields.next()?.parse::<u64>().ok()?;
-    user.checked_add(system)
+fn of_thread(folder: &Path) -> Result<Duration> {
+    let path = folder.join("schedstat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let ran = ran_of(&text).with_context(|| format!("{} has no time: {text}", path.display()))?;
+    Ok(ran)
+}
+
+/// The first field: time on a processor (Documentation/scheduler/sched-stats.rst of the kernel).
+fn ran_of(schedstat: &str) -> Option<Duration> {
+    let ran = schedstat.split_ascii_whitespace().next()?;
+    Some(Duration::from_nanos(ran.parse().ok()?))
+}
+
+/// The threads of this process. The calling one leaves the processor for a moment, so that its time is up to date, too.
+///
+/// # Errors
+/// If the kernel keeps no such account.
+pub(crate) fn own() -> Result<Threads> {
+    std::thread::sleep(MOMENT);
+    Threads::of(std::process::id())
 }
 
 #[cfg(test)]
@@ -43,20 +68,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194560 100 0 0 0 31 11 5 6 20 0 1 0 99";
-        assert_eq!(ticks_of(stat), Some(42));
+    fn the_first_field_is_the_time() {
+        assert_eq!(ran_of("1500 20 3\n"), Some(Duration::from_nanos(1500)));
+        assert_eq!(ran_of(""), None);
+        assert_eq!(ran_of("-1 20 3"), None);
     }
 
     #[test]
-    fn a_line_that_is_cut_off_has_no_time() {
-        assert_eq!(ticks_of("7 (a) S 1 7 7 0 -1 4194560 100 0 0 0 31"), None);
-        assert_eq!(ticks_of(""), None);
+    fn a_thread_that_is_new_counts_and_one_that_has_ended_does_not() {
+        let threads = |times: &[(&str, u64)]| Threads {
+            by_tid: times.iter().map(|&(tid, ns)| (tid.to_owned(), Duration::from_nanos(ns))).collect(),
+        };
+        let (before, after) = (threads(&[("1", 100), ("2", 50)]), threads(&[("1", 130), ("3", 7)]));
+        assert_eq!(after.since(&before), Duration::from_nanos(37));
     }
 
+    /// Ticks of user and system time of this thread: fields 14 and 15 of `/proc/thread-self/stat` (proc(5)), which counts
+    /// from 1 and has the name as field 2. A tick is a hundredth of a second.
+    fn own_ticks() -> u64 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_ascii_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+
+    /// The oracle is the kernel's other account, which is coarse, and the time that has passed.
     #[test]
-    fn this_process_has_a_time() {
-        assert!(of(std::process::id()).is_ok());
-        assert!(resolution().unwrap() > Duration::ZERO);
+    fn a_thread_that_works_has_the_time_that_it_worked() {
+        let began = std::time::Instant::now();
+        let before = own().unwrap();
+        let spent = std::thread::spawn(move || {
+            while own_ticks() < 5 {}
+            own().unwrap().since(&before)
+        });
+        let spent = spent.join().unwrap();
+        assert!(spent >= Duration::from_millis(50), "{spent:?}");
+        // Other tests run beside it, each on a thread.
+        let n_threads = std::thread::available_parallelism().unwrap().get() as u32;
+        assert!(spent <= began.elapsed() * n_threads, "{spent:?}");
     }
 }

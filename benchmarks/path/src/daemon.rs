@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -17,12 +18,16 @@ use crate::workload::{Answer, CLIENTS_MAX, Seen, daemon_request, micros};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Time between two looks at whether it has come that far.
 const POLL: Duration = Duration::from_millis(10);
+/// Time between two round trips while others stream: so few that they are not the load themselves.
+const PROBE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A daemon of our own, which ends with this value.
 pub(crate) struct Daemon {
     folder: tempfile::TempDir,
     socket: PathBuf,
     child: Child,
+    /// Tokens of each answer.
+    n_tokens: u32,
 }
 
 impl Daemon {
@@ -30,7 +35,13 @@ impl Daemon {
     ///
     /// # Errors
     /// If it does not start, with the end of its log.
-    pub(crate) fn start(binary: &Path, model: &Path, n_threads: usize, n_pages: u32) -> Result<Self> {
+    pub(crate) fn start(
+        binary: &Path,
+        model: &Path,
+        n_threads: usize,
+        n_pages: u32,
+        n_tokens: u32,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
         let socket = folder.path().join("run/veritas-sdr.sock");
         // An empty configuration: what this machine may have for its own daemon does not count.
@@ -59,7 +70,7 @@ impl Daemon {
             .with_context(|| {
                 format!("cannot start {}; build it or name it with --binary", binary.display())
             })?;
-        let mut daemon = Self { folder, socket, child };
+        let mut daemon = Self { folder, socket, child, n_tokens };
         daemon.wait_until_ready()?;
         Ok(daemon)
     }
@@ -85,8 +96,26 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The process of its worker.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn worker_pid(&self) -> Result<u32> {
+        let models = self.client()?.model_list()?;
+        let worker = models.into_iter().next().and_then(|model| model.worker);
+        worker.and_then(|worker| worker.pid).context("the daemon has no worker")
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// `n` clients, each over a connection of its own.
+    ///
+    /// # Errors
+    /// If one cannot connect.
+    pub(crate) fn clients(&self, n: usize) -> Result<Vec<Client>> {
+        (0..n).map(|_| self.client()).collect()
     }
 
     fn client(&self) -> Result<Client> {
@@ -117,18 +146,41 @@ impl Daemon {
         Ok(times)
     }
 
-    /// Asks one request for each prompt, each over a connection of its own that is open already, all at once, `n_waves`
-    /// times.
+    /// Microseconds of round trips of an empty request while a client for each prompt streams, `n_waves` times.
     ///
     /// # Errors
     /// If a request fails.
-    pub(crate) fn run(&self, prompts: &[String], n_waves: usize) -> Result<Seen> {
-        let clients = prompts.iter().map(|_| self.client()).collect::<Result<Vec<_>>>()?;
+    pub(crate) fn round_trips_meanwhile_us(&self, prompts: &[String], n_waves: usize) -> Result<Vec<f64>> {
+        let mut client = self.client()?;
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let probe = scope.spawn(|| -> Result<Vec<f64>> {
+                let mut times = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    std::thread::sleep(PROBE_PAUSE);
+                    let began = Instant::now();
+                    client.live()?;
+                    times.push(micros(began.elapsed()));
+                }
+                Ok(times)
+            });
+            let seen = self.clients(prompts.len()).and_then(|clients| self.run(clients, prompts, n_waves));
+            is_over.store(true, Ordering::Relaxed);
+            let times = probe.join().map_err(|_| anyhow!("the thread of a client panicked"))?;
+            seen.and(times)
+        })
+    }
+
+    /// Asks one request for each prompt, each with a client of its own, all at once, `n_waves` times.
+    ///
+    /// # Errors
+    /// If a request fails.
+    pub(crate) fn run(&self, clients: Vec<Client>, prompts: &[String], n_waves: usize) -> Result<Seen> {
         let barrier = Barrier::new(prompts.len() + 1);
         std::thread::scope(|scope| {
             let threads = clients.into_iter().zip(prompts).map(|(client, prompt)| {
                 let barrier = &barrier;
-                scope.spawn(move || ask(client, prompt, n_waves, barrier))
+                scope.spawn(move || ask(client, prompt, self.n_tokens, n_waves, barrier))
             });
             let threads = threads.collect::<Vec<_>>();
             // A wave begins when every client stands at the barrier for the first time, and ends at the second.
@@ -143,7 +195,7 @@ impl Daemon {
             }
             let mut seen = Seen::default();
             for _ in 0..n_waves {
-                seen.add_wave(answers.iter_mut().filter_map(Iterator::next).collect())?;
+                seen.add_wave(answers.iter_mut().filter_map(Iterator::next).collect(), self.n_tokens)?;
             }
             Ok(seen)
         })
@@ -177,12 +229,18 @@ impl Drop for Daemon {
 }
 
 /// A client: in each wave it asks once. One that has failed still comes to the barrier, since the others wait there.
-fn ask(mut client: Client, prompt: &str, n_waves: usize, barrier: &Barrier) -> Result<Vec<Answer>> {
+fn ask(
+    mut client: Client,
+    prompt: &str,
+    n_tokens: u32,
+    n_waves: usize,
+    barrier: &Barrier,
+) -> Result<Vec<Answer>> {
     let mut outcome = Ok(Vec::with_capacity(n_waves));
     for _ in 0..n_waves {
         barrier.wait();
         if let Ok(waves) = &mut outcome {
-            match generate(&mut client, prompt) {
+            match generate(&mut client, prompt, n_tokens) {
                 Ok(answer) => waves.push(answer),
                 Err(error) => outcome = Err(error),
             }
@@ -192,9 +250,9 @@ fn ask(mut client: Client, prompt: &str, n_waves: usize, barrier: &Barrier) -> R
     outcome
 }
 
-fn generate(client: &mut Client, prompt: &str) -> Result<Answer> {
-    let mut answer = Answer::new();
-    client.generate(daemon_request(prompt), &mut |delta| {
+fn generate(client: &mut Client, prompt: &str, n_tokens: u32) -> Result<Answer> {
+    let mut answer = Answer::new(n_tokens);
+    client.generate(daemon_request(prompt, n_tokens), &mut |delta| {
         delta.choices.iter().for_each(|choice| answer.push(&choice.ids));
         Flow::Continue
     })?;

@@ -12,6 +12,8 @@ use crate::workload::{Answer, CLIENTS_MAX, Seen, engine_request};
 /// The engine, with the threads, the sequences and the pages that the daemon's worker has.
 pub(crate) struct InProcess {
     engine: Engine,
+    /// Tokens of each answer.
+    n_tokens: u32,
 }
 
 impl InProcess {
@@ -19,7 +21,7 @@ impl InProcess {
     ///
     /// # Errors
     /// If it cannot be read or run.
-    pub(crate) fn load(path: &Path, n_threads: usize, n_pages: u32) -> Result<Self> {
+    pub(crate) fn load(path: &Path, n_threads: usize, n_pages: u32, n_tokens: u32) -> Result<Self> {
         let files = ModelFiles::open(path, &[]).with_context(|| format!("cannot read {}", path.display()))?;
         let model = Model::new(files).with_context(|| format!("cannot run {}", path.display()))?;
         let config = RunnerConfig {
@@ -28,7 +30,7 @@ impl InProcess {
             n_pages: Some(n_pages),
             ..RunnerConfig::default()
         };
-        Ok(Self { engine: Engine::new(Arc::new(model), &config)? })
+        Ok(Self { engine: Engine::new(Arc::new(model), &config)?, n_tokens })
     }
 
     /// The model.
@@ -44,16 +46,16 @@ impl InProcess {
     pub(crate) fn run(&mut self, prompts: &[String], n_waves: usize) -> Result<Seen> {
         let mut seen = Seen::default();
         for _ in 0..n_waves {
-            seen.add_wave(self.wave(prompts)?)?;
+            seen.add_wave(self.wave(prompts)?, self.n_tokens)?;
         }
         Ok(seen)
     }
 
     fn wave(&mut self, prompts: &[String]) -> Result<Vec<Answer>> {
-        let mut answers = prompts.iter().map(|_| Answer::new()).collect::<Vec<_>>();
+        let mut answers = prompts.iter().map(|_| Answer::new(self.n_tokens)).collect::<Vec<_>>();
         let mut clients = HashMap::new();
         for (client, prompt) in prompts.iter().enumerate() {
-            let request = engine_request(self.engine.model(), prompt)?;
+            let request = engine_request(self.engine.model(), prompt, self.n_tokens)?;
             clients.insert(self.engine.submit(&request)?, client);
         }
         let mut failure = None;

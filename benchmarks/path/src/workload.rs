@@ -12,8 +12,6 @@ use veritas_tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::statistics::percentile;
 
-/// Tokens of each answer.
-pub(crate) const N_NEW: u32 = 64;
 /// Tokens that a prompt has at least; it has no word more than that takes.
 const N_PROMPT_MIN: usize = 16;
 /// Most clients at once.
@@ -54,15 +52,15 @@ pub(crate) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>> 
     Ok(tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?)
 }
 
-/// The request to the engine.
+/// The request to the engine, for `n_tokens`.
 ///
 /// # Errors
 /// If the prompt cannot be encoded or the model's defaults make no sense.
-pub(crate) fn engine_request(model: &Model, prompt: &str) -> Result<Request> {
+pub(crate) fn engine_request(model: &Model, prompt: &str, n_tokens: u32) -> Result<Request> {
     let sampling = SamplingParams {
         seed: Some(SEED),
         temperature: 0.0,
-        max_tokens: Some(N_NEW),
+        max_tokens: Some(n_tokens),
         ignore_eos: true,
         logprobs: None,
         ..model.sampling_defaults()?
@@ -72,13 +70,13 @@ pub(crate) fn engine_request(model: &Model, prompt: &str) -> Result<Request> {
 }
 
 /// The same request to the daemon.
-pub(crate) fn daemon_request(prompt: &str) -> v1::GenerateRequest {
+pub(crate) fn daemon_request(prompt: &str, n_tokens: u32) -> v1::GenerateRequest {
     v1::GenerateRequest {
         prompt: Some(Prompt::Text(v1::TextPrompt { text: prompt.to_owned(), parse_special: false })),
         sampling: Some(v1::Sampling {
             seed: Some(SEED),
             temperature: Some(0.0),
-            max_tokens: Some(N_NEW),
+            max_tokens: Some(n_tokens),
             ignore_eos: true,
             ..v1::Sampling::default()
         }),
@@ -98,10 +96,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// An answer that is asked for just now.
-    pub(crate) fn new() -> Self {
-        let asked = Instant::now();
-        Self { asked, ids: Vec::with_capacity(N_NEW as usize), arrivals: Vec::with_capacity(N_NEW as usize) }
+    /// An answer of `n_tokens` that is asked for just now.
+    pub(crate) fn new(n_tokens: u32) -> Self {
+        let n_tokens = n_tokens as usize;
+        let (ids, arrivals) = (Vec::with_capacity(n_tokens), Vec::with_capacity(n_tokens));
+        Self { asked: Instant::now(), ids, arrivals }
     }
 
     /// Takes down tokens that came just now.
@@ -128,17 +127,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Takes in a wave.
+    /// Takes in a wave of answers with `n_tokens` each.
     ///
     /// # Errors
     /// If there is no answer, or one has not the tokens that were asked for.
-    pub(crate) fn add_wave(&mut self, answers: Vec<Answer>) -> Result<()> {
+    pub(crate) fn add_wave(&mut self, answers: Vec<Answer>, n_tokens: u32) -> Result<()> {
         let began = answers.iter().map(|answer| answer.asked).min().context("a wave without clients")?;
         let mut last = began;
         self.ids.clear();
         for answer in answers {
             let found = answer.ids.len();
-            ensure!(found == N_NEW as usize, "an answer has {found} tokens instead of {N_NEW}");
+            ensure!(found == n_tokens as usize, "an answer has {found} tokens instead of {n_tokens}");
             self.ttft_us.push(micros(answer.arrivals[0] - answer.asked));
             self.gap_us.extend(answer.arrivals.windows(2).map(|pair| micros(pair[1] - pair[0])));
             self.n_tokens += found;
@@ -198,6 +197,8 @@ pub(crate) fn micros(time: Duration) -> f64 {
 mod tests {
     use super::*;
 
+    const N_NEW: u32 = 64;
+
     fn answer(began: Instant, first_us: u64, gap_us: u64) -> Answer {
         let arrivals = (0..u64::from(N_NEW)).map(|i| began + Duration::from_micros(first_us + i * gap_us));
         Answer { asked: began, ids: vec![1; N_NEW as usize], arrivals: arrivals.collect() }
@@ -207,7 +208,7 @@ mod tests {
     fn a_wave_lasts_until_its_last_token() {
         let began = Instant::now();
         let mut seen = Seen::default();
-        seen.add_wave(vec![answer(began, 100, 10), answer(began, 300, 20)]).unwrap();
+        seen.add_wave(vec![answer(began, 100, 10), answer(began, 300, 20)], N_NEW).unwrap();
         assert_eq!(seen.n_tokens(), 128);
         assert_eq!(seen.elapsed(), Duration::from_micros(300 + 63 * 20));
         let figures = seen.figures().unwrap();
@@ -221,6 +222,6 @@ mod tests {
         let mut short = answer(began, 1, 1);
         short.ids.pop();
         short.arrivals.pop();
-        assert!(Seen::default().add_wave(vec![short]).is_err());
+        assert!(Seen::default().add_wave(vec![short], N_NEW).is_err());
     }
 }

@@ -109,24 +109,30 @@ fn an_answer_cannot_command_the_terminal() {
 
 #[test]
 fn what_a_model_says_of_itself_cannot_command_the_terminal() {
-    let name = format!("general.name=str:{HOSTILE}");
-    let model = common::data("golden/llama/model-f16.gguf");
-    let seen = shown(&["inspect", &model, "--override-kv", &name, "--color", "never"], b"");
+    let name = "\u{1b}]0;owned\u{7}!";
+    let mut bytes = std::fs::read(common::data("golden/llama/model-f16.gguf")).unwrap();
+    let own = b"golden-llama";
+    assert_eq!(name.len(), own.len());
+    let at = bytes.windows(own.len()).position(|window| window == own).expect("the model's name");
+    bytes[at..at + own.len()].copy_from_slice(name.as_bytes());
+    let files = folder();
+    let model = in_folder(&files, "model.gguf");
+    std::fs::write(&model, bytes).unwrap();
+    let seen = shown(&["inspect", &model, "--color", "never"], b"");
     assert!(seen.contains("owned"), "{seen:?}");
     assert!(commands(&seen).is_empty(), "{seen:?}");
     // Colours are the command's own.
-    let seen = shown(&["inspect", &model, "--override-kv", &name, "--color", "always"], b"");
-    let without_colours = seen.replace("\u{1b}[0m", "");
-    assert!(!seen.contains("\u{1b}]") && !seen.contains("\u{1b}[2J"), "{seen:?}");
-    assert!(commands(&without_colours).iter().all(|c| *c == '\u{1b}'), "{seen:?}");
+    let seen = shown(&["inspect", &model, "--color", "always"], b"");
+    assert!(seen.contains("owned") && !seen.contains("\u{1b}]"), "{seen:?}");
+    assert!(commands(&seen).iter().all(|c| *c == '\u{1b}'), "{seen:?}");
 }
 
 #[test]
 fn what_a_template_complains_of_cannot_command_the_terminal() {
     // The language of templates has no escapes of this kind; the character stands in the text itself.
     let change = format!("tokenizer.chat_template=str:{{{{ raise_exception('{HOSTILE}') }}}}");
-    let args = ["run", "hello", "--override-kv", &change];
-    let seen = shown(&args, b"");
+    // Without a progress bar, whose commands are the program's own.
+    let seen = shown(&["run", "hello", "--override-kv", &change, "--no-digest"], b"");
     assert!(seen.contains("owned"), "{seen:?}");
     assert!(commands(&seen).is_empty(), "{seen:?}");
 }

@@ -2,7 +2,7 @@
 //!
 //! - For the daemon: [`Listener`] (a socket in a folder that nobody else can write to, behind a lock, or one that systemd
 //!   handed over), [`Peer`] and [`AllowList`] (who is calling, as the kernel says), [`Handshake`] (what is asked of them,
-//!   pure), [`FrameReader`] and [`FrameWriter`] (frames over a connection), [`systemd::Notifier`].
+//!   pure), [`FrameReader`] and [`FrameWriter`] (frames over a connection), `ServedConnection`, [`systemd::Notifier`].
 //! - For clients: [`blocking::Client`] without a runtime, so that a probe costs next to nothing, and
 //!   [`asynchronous::Client`], which has many requests open on one connection.
 //!
@@ -21,6 +21,8 @@ pub mod limits;
 mod listener;
 mod peer;
 mod request;
+#[cfg(unix)]
+mod served;
 mod session;
 #[cfg(unix)]
 mod socket;
@@ -44,6 +46,8 @@ pub use handshake::{Accepted, Handshake, HandshakeConfig, SessionId, session_id}
 pub use peer::{AllowList, Peer};
 pub use platform::{Connection, Incoming, Listener};
 pub use request::Unary;
+#[cfg(unix)]
+pub use served::ServedConnection;
 pub use session::{FrameReader, FrameWriter};
 pub use token::{Token, TokenFile, TokenHash, TokenWarning};
 

@@ -1,13 +1,15 @@
 //! Unix sockets without a runtime: making one, its address, connecting within a time, and exchanging bytes within one.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, sockopt};
 
 use crate::Error;
 use crate::deadline::Deadline;
@@ -122,16 +124,24 @@ pub(crate) async fn connect_async(
 
 impl Stream {
     /// Reads what there is, waiting for it if need be. 0 is the end.
+    ///
+    /// It waits in `poll`, which asks for bytes to read. Who waits in `recv` is woken for nothing, too, when the other
+    /// side has read what was written to it.
     pub(crate) fn read(&self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, Error> {
         loop {
-            self.0
-                .set_read_timeout(deadline.left()?)
-                .map_err(|source| Error::socket("bound the time of reading", source))?;
-            match (&self.0).read(buffer) {
-                Ok(n) => return Ok(n),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(deadline.timeout()),
-                Err(source) => return Err(Error::exchange("read from the connection", source)),
+            let timeout = deadline.left()?.map(timespec);
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout.as_ref()) {
+                Ok(0) => return Err(deadline.timeout()),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(source) => return Err(Error::socket("wait for bytes", source)),
+            }
+            match rustix::net::recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((n, _)) => return Ok(n),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(source) => {
+                    return Err(Error::exchange("read from the connection", io::Error::from(source)));
+                }
             }
         }
     }
@@ -158,6 +168,12 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// A time for `poll`; one beyond what it can count is the longest that it can.
+fn timespec(time: Duration) -> Timespec {
+    let tv_sec = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    Timespec { tv_sec, tv_nsec: time.subsec_nanos().into() }
 }
 
 /// Whether somebody listens on the socket at `path`: `None` if nothing is there any more.

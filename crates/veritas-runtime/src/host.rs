@@ -192,6 +192,7 @@ impl Launch<'_, '_> {
             limits,
             facts: worker.facts().clone(),
             teams: job.teams(),
+            gives_way: matches!(job, Job::Serve(_)),
             probes_of: matches!(job, Job::Probe).then(std::process::id),
         };
         let mut frames = Vec::new();

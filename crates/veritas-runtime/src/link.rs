@@ -41,6 +41,8 @@ pub struct Start {
     pub facts: SpawnFacts,
     /// Thread teams to start, by their sizes: a confined process can start none.
     pub teams: Vec<usize>,
+    /// Whether the threads that compute give way to those that wait for clients: where it serves.
+    pub gives_way: bool,
     /// The supervisor's process, if the worker may be asked to try to break out.
     pub probes_of: Option<u32>,
 }

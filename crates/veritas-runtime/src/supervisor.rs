@@ -11,6 +11,7 @@ mod log;
 mod metrics;
 mod model_state;
 mod models;
+mod outbox;
 mod reload;
 mod request;
 mod session;
@@ -23,8 +24,8 @@ mod tests;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, timeout};
 use veritas_ipc::systemd::{Notification, Notifier, watchdog_interval};
 use veritas_ipc::{AllowList, Handshake, HandshakeConfig, Incoming, Listener, TokenHash};
@@ -36,7 +37,7 @@ use model_state::Phase;
 pub use shell::Reread;
 use shell::Shell;
 
-/// How often deadlines are looked at.
+/// How often deadlines are looked at while there are some.
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long the last words to clients may take when the daemon ends.
@@ -61,9 +62,9 @@ pub struct ServeOptions {
 /// If the socket cannot be had, a model cannot be loaded, or a layer of the sandbox that is required is missing.
 pub fn serve(options: ServeOptions) -> Result<(), Failure> {
     log::start(&options.config.log)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    let result = local.block_on(&runtime, run(options));
+    // Its tasks wake each other without a system call; those of a `LocalSet` write to a descriptor each time.
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let result = runtime.block_on(run(options));
     // Hashing that is still under way is of no use any more.
     runtime.shutdown_background();
     result
@@ -170,9 +171,13 @@ async fn accept(shell: Rc<Shell>, incoming: Incoming) {
 }
 
 async fn tick(shell: Rc<Shell>) {
-    let mut ticks = interval(TICK);
     loop {
-        ticks.tick().await;
+        // A daemon that has nothing to look at sleeps.
+        if shell.with(|core, _| core.waits_for_time()) {
+            sleep(TICK).await;
+        } else {
+            shell.clock.notified().await;
+        }
         shell.with(|core, now| core.tick(now));
     }
 }

@@ -14,7 +14,6 @@ mod sampling;
 mod serve;
 
 use std::fs::File;
-use std::io::Read;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
@@ -94,6 +93,10 @@ fn work(
             std::thread::Builder::new()
                 .name("link".to_owned())
                 .spawn(move || read_link(link, &sender, &shared, &output))?;
+            if start.gives_way {
+                // A kernel that does not allow it makes clients wait longer, and nothing else.
+                let _ = veritas_sandbox::give_way();
+            }
             Ok(start.teams.iter().map(|&n| Arc::new(Team::new(n))).collect())
         }
     };
@@ -168,11 +171,9 @@ impl Link {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(Some(frame));
             }
-            match (&*self.socket).read(&mut buffer) {
-                Ok(0) => return Ok(None),
-                Ok(n) => self.decoder.push(&buffer[..n]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+            match veritas_sandbox::receive(&self.socket, &mut buffer)? {
+                0 => return Ok(None),
+                n => self.decoder.push(&buffer[..n]),
             }
         }
     }

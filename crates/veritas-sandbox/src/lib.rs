@@ -52,7 +52,9 @@ pub use error::Error;
 pub use exit::Exit;
 pub use layer::{Layer, State};
 pub use missing::missing;
-pub use platform::{Worker, confine, inherited, network_refused, probes, refuse_network, spawn};
+pub use platform::{
+    Worker, confine, give_way, inherited, network_refused, probes, receive, refuse_network, spawn,
+};
 pub use policy::{CgroupLimits, Condition, Group, Operand, Policy, Refusal, Rlimits, Seccomp, Size, Test};
 pub use probe::{Probe, ProbeContext};
 pub use report::{Observation, Report};

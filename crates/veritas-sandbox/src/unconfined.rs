@@ -3,6 +3,7 @@
 
 use std::ffi::c_int;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -211,6 +212,27 @@ where
 #[must_use]
 pub fn probes(_policy: &Policy, _context: &ProbeContext) -> Vec<Probe> {
     Vec::new()
+}
+
+/// Reads what there is, waiting for it if need be. 0 is the end.
+///
+/// # Errors
+/// What `read` answers; an interruption by a signal is none.
+pub fn receive(mut socket: &UnixStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Lets other threads go first: not on this platform.
+///
+/// # Errors
+/// [`std::io::ErrorKind::Unsupported`].
+pub fn give_way() -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// On Linux, where this module serves no other purpose.

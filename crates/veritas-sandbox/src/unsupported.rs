@@ -109,3 +109,19 @@ where
 pub fn probes(_policy: &Policy, _context: &ProbeContext) -> Vec<Probe> {
     Vec::new()
 }
+
+/// Reads from the connection to a supervisor: there is none on this platform.
+///
+/// # Errors
+/// [`std::io::ErrorKind::Unsupported`].
+pub fn receive(_socket: &Socket, _buffer: &mut [u8]) -> std::io::Result<usize> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Lets other threads go first: not on this platform.
+///
+/// # Errors
+/// [`std::io::ErrorKind::Unsupported`].
+pub fn give_way() -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}

@@ -1,19 +1,21 @@
 //! The heart of the supervisor, without I/O: sessions, requests, models, and what each owes the others.
 //!
-//! Bytes for a client or a worker are appended to an outbox here; who must be woken to send them is listed in
-//! [`Core::take_wakes`]. Time is passed in. The tasks around it (`session`, `model`) move the bytes.
+//! Bytes for a client or a worker are appended to an outbox here; whose outbox is to be sent is listed in
+//! [`Core::take_wakes`]. Time is passed in. The shell and the tasks around it (`session`, `keeper`) move the bytes.
 //!
 //! A request is *queued* until its model's worker has room, then *running* until the worker's last word about it. Its
 //! client may be gone by then: the request stays until the worker has let go of it, so that what a worker has in hand is
 //! always known here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::time::{Duration, Instant};
 
 use veritas_proto::{Frame, Kind, Message, encode, encode_body, limits, v1};
 
 use super::counters::Counters;
 use super::model_state::{ModelState, Phase, Stop};
+use super::outbox::{Outbox, Written};
 use super::request::{Ask, Request, Stage};
 use crate::failure::{Code, Failure};
 use crate::link::{Loaded, Pong, decode_json};
@@ -51,9 +53,9 @@ pub(crate) struct Session {
     pub(crate) is_admin: bool,
     /// Open requests by the client's numbers.
     open: BTreeMap<u64, u64>,
-    pub(crate) outbox: Vec<u8>,
-    /// Bytes that the session's task is writing at present.
-    pub(crate) writing: usize,
+    outbox: Outbox,
+    /// Whether a stream waits for room in the outbox.
+    is_full: bool,
 }
 
 /// What a session's task is to do besides: the core cannot do it itself.
@@ -70,8 +72,10 @@ pub(crate) enum Errand {
 /// Who has bytes to send or a change of state to see.
 #[derive(Default)]
 pub(crate) struct Wakes {
-    pub(crate) sessions: BTreeSet<SessionKey>,
+    pub(crate) sessions: Vec<SessionKey>,
     pub(crate) models: BTreeSet<String>,
+    /// Whether something waits for a time since now.
+    pub(crate) clock: bool,
 }
 
 pub(crate) struct Core {
@@ -103,8 +107,12 @@ impl Core {
         }
     }
 
+    /// Who has bytes to send, each once and in the order of their numbers, and whose state has changed.
     pub(crate) fn take_wakes(&mut self) -> Wakes {
-        std::mem::take(&mut self.wakes)
+        let mut wakes = std::mem::take(&mut self.wakes);
+        wakes.sessions.sort_unstable();
+        wakes.sessions.dedup();
+        wakes
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -116,7 +124,8 @@ impl Core {
     pub(crate) fn open_session(&mut self, principal: String, is_admin: bool) -> SessionKey {
         let key = self.next_session;
         self.next_session += 1;
-        let session = Session { principal, is_admin, open: BTreeMap::new(), outbox: Vec::new(), writing: 0 };
+        let session =
+            Session { principal, is_admin, open: BTreeMap::new(), outbox: Outbox::default(), is_full: false };
         self.sessions.insert(key, session);
         key
     }
@@ -131,21 +140,36 @@ impl Core {
 
     /// Bytes that a client has yet to take.
     pub(crate) fn waiting_bytes(&self, key: SessionKey) -> usize {
-        self.sessions.get(&key).map_or(0, |session| session.outbox.len() + session.writing)
+        self.sessions.get(&key).map_or(0, |session| session.outbox.len())
     }
 
-    /// Takes what waits for a client, to write it.
+    /// Takes what waits for a client, to write it elsewhere.
     pub(crate) fn take_outbox(&mut self, key: SessionKey) -> Vec<u8> {
-        let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
-        session.writing = session.outbox.len();
-        std::mem::take(&mut session.outbox)
+        self.sessions.get_mut(&key).map(|session| session.outbox.take()).unwrap_or_default()
+    }
+
+    /// Writes what waits for a client as far as `write` takes it. Streams that waited for room go on.
+    pub(crate) fn send(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+        write: &mut dyn FnMut(&[u8]) -> io::Result<usize>,
+    ) -> Written {
+        loop {
+            let Some(session) = self.sessions.get_mut(&key) else { return Written::Gone };
+            let written = session.outbox.write(write);
+            if written != Written::All || !session.is_full {
+                return written;
+            }
+            self.has_room(key, now);
+        }
     }
 
     /// Sends a message to a client.
     pub(crate) fn reply(&mut self, key: SessionKey, kind: Kind, client_id: u64, message: &impl Message) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            encode(&mut session.outbox, kind, client_id, message);
-            self.wakes.sessions.insert(key);
+            encode(session.outbox.frames(), kind, client_id, message);
+            self.wakes.sessions.push(key);
         }
     }
 
@@ -153,10 +177,10 @@ impl Core {
         self.reply(key, Kind::ERROR, client_id, &failure.to_wire());
     }
 
-    /// The client has taken what was written for it: streams that were held back go on.
-    pub(crate) fn written(&mut self, key: SessionKey, now: Instant) {
+    /// A client's outbox is empty again: streams that were held back go on.
+    pub(crate) fn has_room(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.writing = 0;
+        session.is_full = false;
         for id in session.open.values().copied().collect::<Vec<_>>() {
             self.pump(id, now);
         }
@@ -263,6 +287,7 @@ impl Core {
         self.next_request += 1;
         let timeout = ask.deadline().or(self.settings.request_timeout);
         let request = Request::new(key, client_id, name.clone(), principal, ask, frame, timeout, now);
+        self.wakes.clock |= request.deadline.is_some();
         self.counters.opened(&request.principal);
         model.enqueue(id, request.ask.priority());
         self.requests.insert(id, request);
@@ -433,9 +458,11 @@ impl Core {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Some(key) = request.session else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let has_room = session.outbox.len() + session.writing < OUTBOX_BYTES_MAX;
+        let has_room = session.outbox.len() < OUTBOX_BYTES_MAX;
         if !request.pending.choices.is_empty() {
             if request.credit == 0 || !has_room {
+                session.is_full |= !has_room;
+                self.wakes.clock |= request.stalled_since.is_none();
                 request.stalled_since.get_or_insert(now);
                 if !request.paused && request.finish.is_none() && request.pending_bytes() > PENDING_BYTES_MAX
                 {
@@ -446,8 +473,8 @@ impl Core {
             }
             request.credit -= 1;
             let delta = std::mem::take(&mut request.pending);
-            encode(&mut session.outbox, Kind::DELTA, request.client_id, &delta);
-            self.wakes.sessions.insert(key);
+            encode(session.outbox.frames(), Kind::DELTA, request.client_id, &delta);
+            self.wakes.sessions.push(key);
         }
         request.stalled_since = None;
         let client_id = request.client_id;
@@ -549,8 +576,8 @@ impl Core {
                 if let Some(key) = session
                     && let Some(session) = self.sessions.get_mut(&key)
                 {
-                    encode_body(&mut session.outbox, frame.kind, client_id, &frame.body);
-                    self.wakes.sessions.insert(key);
+                    encode_body(session.outbox.frames(), frame.kind, client_id, &frame.body);
+                    self.wakes.sessions.push(key);
                 }
                 self.forget(id, now);
                 Ok(())
@@ -653,6 +680,13 @@ impl Core {
 
     // ----------------------------------------------------------------------------------------------------- time
 
+    /// Whether [`tick`](Self::tick) has something to wait for.
+    pub(crate) fn waits_for_time(&self) -> bool {
+        let waits = |request: &Request| request.deadline.is_some() || request.stalled_since.is_some();
+        self.requests.values().any(|request| request.session.is_some() && waits(request))
+            || self.models.values().any(ModelState::may_be_unloaded)
+    }
+
     /// Looks after deadlines, clients that do not read, and models that nobody asks for.
     pub(crate) fn tick(&mut self, now: Instant) {
         let slow = self.settings.slow_client_timeout;
@@ -690,8 +724,7 @@ impl Core {
 
     /// Whether every client has got all that it is owed.
     pub(crate) fn is_drained(&self) -> bool {
-        let is_quiet = |session: &Session| session.outbox.is_empty() && session.writing == 0;
-        self.n_open() == 0 && self.sessions.values().all(is_quiet)
+        self.n_open() == 0 && self.sessions.values().all(|session| session.outbox.is_empty())
     }
 
     /// Ends every request with an error.

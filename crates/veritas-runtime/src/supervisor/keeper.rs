@@ -239,7 +239,7 @@ impl Watch<'_> {
 
     async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut FrameReader<R>) -> Option<End> {
         loop {
-            let frame = match reader.next().await {
+            let mut frame = match reader.next().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return None,
                 // What a dying worker leaves behind may be cut anywhere; whether it is dying is seen when it is waited for.
@@ -248,15 +248,25 @@ impl Watch<'_> {
                     return None;
                 }
             };
-            match self.take(frame).await {
-                Ok(None) => {}
-                Ok(Some(end)) => return Some(end),
-                Err(failure) => return Some(End::Died(broken(&failure.message))),
+            // A step's frames came together, and those for one client leave together.
+            let _gathering = self.shell.gather();
+            loop {
+                if let Err(failure) = self.take(frame) {
+                    return Some(End::Died(broken(&failure.message)));
+                }
+                frame = match reader.buffered() {
+                    Ok(Some(next)) => next,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.fault = Some(broken(&error.to_string()));
+                        return None;
+                    }
+                };
             }
         }
     }
 
-    async fn take(&mut self, frame: Frame) -> Result<Option<End>, Failure> {
+    fn take(&mut self, frame: Frame) -> Result<(), Failure> {
         let name = &self.plan.name;
         match frame.kind {
             Kind::WORKER_STARTED => {
@@ -281,7 +291,7 @@ impl Watch<'_> {
             }
             _ => self.shell.with(|core, now| core.take_worker_frame(name, frame, now))?,
         }
-        Ok(None)
+        Ok(())
     }
 }
 

@@ -142,6 +142,11 @@ impl ModelState {
         self.digest.is_none() && !self.no_digest
     }
 
+    /// Whether the model is unloaded when nobody asks for it.
+    pub(crate) fn may_be_unloaded(&self) -> bool {
+        self.idle_unload.is_some()
+    }
+
     /// Whether nobody has asked for the model for as long as it is kept.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
         let is_unused = self.phase == Phase::Ready && self.in_hand.is_empty() && self.n_queued() == 0;

@@ -50,6 +50,8 @@ pub(crate) fn add(shell: &Rc<Shell>, config: &ModelConfig) -> Result<(), Failure
         }
         core.models.insert(config.name.clone(), state);
     });
+    // It may have to be unloaded one day.
+    shell.clock.notify_one();
     let signal = Rc::new(Notify::new());
     shell.models.borrow_mut().insert(config.name.clone(), Rc::clone(&signal));
     tokio::task::spawn_local(keeper::keep(Rc::clone(shell), plan, signal));

@@ -7,6 +7,7 @@ use veritas_proto::{Frame, FrameDecoder, Kind, Message, v1};
 
 use super::core::{Core, Errand, SessionKey, Settings};
 use super::model_state::{ModelState, Phase};
+use super::outbox::Written;
 use crate::failure::{Code, Failure};
 use crate::link::Loaded;
 
@@ -69,7 +70,7 @@ impl Bench {
     /// What waits for a client.
     fn sent_to_client(&mut self, key: SessionKey) -> Vec<Frame> {
         let bytes = self.core.take_outbox(key);
-        self.core.written(key, self.now);
+        self.core.has_room(key, self.now);
         frames(&bytes)
     }
 
@@ -186,6 +187,63 @@ fn a_stream_that_nobody_reads_is_paused_and_then_cut_off() {
     assert_eq!(bench.sent_to_worker(), [(Kind::CANCEL, 1)]);
     bench.finish(1);
     assert_eq!((bench.model().n_in_hand(), bench.core.requests.len(), bench.core.counters.failed), (0, 0, 1));
+}
+
+/// Hunts for a deadline that nobody looks at, since the clock stands still while nothing waits for a time.
+#[test]
+fn the_clock_is_wanted_for_deadlines_and_stalled_streams_and_for_nothing_else() {
+    let mut bench = Bench::new();
+    let client = bench.client();
+    let wants_clock = |bench: &mut Bench| (bench.core.take_wakes().clock, bench.core.waits_for_time());
+    bench.generate(client, 1, stream());
+    bench.delta(1, "a");
+    assert_eq!(wants_clock(&mut bench), (false, false));
+    bench.finish(1);
+    bench.generate(client, 2, v1::GenerateRequest { deadline_ms: 100, ..stream() });
+    assert_eq!(wants_clock(&mut bench), (true, true));
+    bench.finish(2);
+    bench.generate(client, 3, v1::GenerateRequest { credit: 1, ..stream() });
+    bench.delta(3, "a");
+    assert_eq!(wants_clock(&mut bench), (false, false));
+    bench.delta(3, "b");
+    assert_eq!(wants_clock(&mut bench), (true, true));
+    bench.send(client, Kind::CREDIT, 3, &v1::Credit { deltas: 5 }).unwrap();
+    assert_eq!(wants_clock(&mut bench), (false, false));
+    let state = ModelState::new(None, 0, SEQUENCES_MAX, Some(Duration::from_secs(1)), true, bench.now);
+    bench.core.models.insert("kept".to_owned(), state);
+    assert_eq!(wants_clock(&mut bench), (false, true));
+}
+
+/// Hunts for a stream that stands still for good after its client had let the outbox fill up.
+#[test]
+fn streams_that_waited_for_room_go_on_when_the_outbox_is_empty() {
+    let mut bench = Bench::new();
+    let client = bench.client();
+    bench.generate(client, 1, stream());
+    let piece = "x".repeat(600_000);
+    for _ in 0..3 {
+        bench.delta(1, &piece);
+    }
+    bench.finish(1);
+    let mut taken = Vec::new();
+    let full = bench.core.send(client, bench.now, &mut |bytes| {
+        if taken.len() >= 1_000_000 {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
+        let n = bytes.len().min(100_000);
+        taken.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    });
+    assert_eq!((full, frames(&taken).len()), (Written::Full, 1));
+    let all = bench.core.send(client, bench.now, &mut |bytes| {
+        taken.extend_from_slice(bytes);
+        Ok(bytes.len())
+    });
+    assert_eq!((all, bench.core.waiting_bytes(client)), (Written::All, 0));
+    let frames = frames(&taken);
+    assert_eq!(kinds(&frames), [(Kind::DELTA, 1), (Kind::DELTA, 1), (Kind::DELTA, 1), (Kind::FINISH, 1)]);
+    let n_bytes = frames[..3].iter().map(|frame| frame.message::<v1::Delta>().unwrap().choices[0].text.len());
+    assert_eq!(n_bytes.sum::<usize>(), 1_800_000);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod confine;
 mod core_dump;
 mod descriptors;
 mod filter;
+mod give_way;
 mod id_map;
 mod inherited;
 mod landlock;
@@ -18,15 +19,18 @@ mod namespaces;
 mod network;
 mod parent;
 mod probes;
+mod receive;
 mod rlimits;
 mod signals;
 mod spawn;
 mod worker;
 
 pub use confine::confine;
+pub use give_way::give_way;
 pub use inherited::inherited;
 pub use network::{network_refused, refuse_network};
 pub use probes::probes;
+pub use receive::receive;
 pub use spawn::spawn;
 pub use worker::Worker;
 
