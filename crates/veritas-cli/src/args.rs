@@ -493,6 +493,8 @@ Columns that say how far the machine is used, as shares of 1:
                 peak that was measured in this run with as many threads: of 8-bit integer products for models whose
                 matrices are quantised, of f32 products for F32, F16 and BF16
 
+The JSON has the two measured limits besides, as read_bytes_s_max and operations_s_max.
+
 load_ms is what a user waits for until the first step can begin: the start of the worker's process, its sandbox, and the
 loading; pages of a mapped file are read when they are first used, so the first warm-up pays for them. rss_peak_bytes is
 the most memory that the worker has had by the end of the test, mapped pages of the model included (Linux; null

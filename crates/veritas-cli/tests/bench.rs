@@ -35,6 +35,8 @@ fn the_json_lists_every_test_with_the_fields_that_programs_rely_on() {
                 "t_s_stddev",
                 "bandwidth_share",
                 "arithmetic_share",
+                "read_bytes_s_max",
+                "operations_s_max",
                 "load_ms",
                 "rss_peak_bytes",
             ]
@@ -43,7 +45,14 @@ fn the_json_lists_every_test_with_the_fields_that_programs_rely_on() {
         assert_eq!(row["model_bytes"], file_bytes);
         assert_eq!(row["n_params"], 123_208);
         assert_eq!(row["threads"], if place < once.len() { 1 } else { 2 });
-        for key in ["t_s_mean", "bandwidth_share", "arithmetic_share", "load_ms"] {
+        for key in [
+            "t_s_mean",
+            "bandwidth_share",
+            "arithmetic_share",
+            "read_bytes_s_max",
+            "operations_s_max",
+            "load_ms",
+        ] {
             assert!(row[key].as_f64().is_some_and(|x| x > 0.0 && x.is_finite()), "{key} in {row}");
         }
         assert!(row["t_s_stddev"].as_f64().is_some_and(|x| x >= 0.0));

@@ -61,6 +61,10 @@ pub struct BenchRow {
     pub bandwidth_share: f64,
     /// The share of the arithmetic that was measured.
     pub arithmetic_share: f64,
+    /// The bandwidth that was measured: bytes that as many threads read in a second.
+    pub read_bytes_s_max: f64,
+    /// The arithmetic that was measured: operations that as many threads do in a second.
+    pub operations_s_max: f64,
     /// From the worker's order until the first step could begin. The command adds what came before.
     pub load_ms: f64,
     /// The most memory that the worker has had by the end of the test. The command looks it up, as the worker cannot.
@@ -471,6 +475,8 @@ fn report(
         t_s_stddev: row.stddev(),
         bandwidth_share: bytes / seconds / bandwidth,
         arithmetic_share: load.operations(test) / seconds / peak,
+        read_bytes_s_max: bandwidth,
+        operations_s_max: peak,
         load_ms: row.load_ms,
         rss_peak_bytes: None,
     })
