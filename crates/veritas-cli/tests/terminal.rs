@@ -109,7 +109,7 @@ fn an_answer_cannot_command_the_terminal() {
 
 #[test]
 fn what_a_model_says_of_itself_cannot_command_the_terminal() {
-    let name = "\u{1b}]0;owned\u{7}!";
+    let name = "\u{1b}]0;owned\u{7}!!";
     let mut bytes = std::fs::read(common::data("golden/llama/model-f16.gguf")).unwrap();
     let own = b"golden-llama";
     assert_eq!(name.len(), own.len());
