@@ -123,7 +123,7 @@ class Run:
         for test, threads in entries:
             self.rows.append(self.row(model, test, threads))
             self.write()
-            print(records.row_line(self.record()["rows"][-1]), flush=True)
+            print(records.row_line(self.judge(self.rows[-1])), flush=True)
 
     def row(self, model, test, threads):
         repetitions = self.quick.get("repetitions", test["repetitions"])
@@ -173,19 +173,20 @@ class Run:
 
     def record(self):
         """Everything that was found, with verdicts: by the limits as they are known now."""
-        limits = records.limits_of(self.bench_rows)
-        tests = {test["name"]: test for test in self.definitions["test"]}
         order = [(shape, kind, test["name"], threads) for shape, kind, test, threads in planned(self.definitions)]
         place = lambda row: order.index((row["shape"], row["type"], row["test"], row["threads"]))
-        judge = lambda row: records.judge(
-            row, tests[row["test"]], limits, self.definitions["run"]["two_threads_min"], cache_bytes_per_token(self.shapes[row["shape"]]))
         return self.facts | {
             "date": datetime.date.today().isoformat(),
             "isa": self.bench_rows[0]["isa"],
-            "limits": limits,
-            "rows": [judge(row) for row in sorted(self.rows, key=place)],
+            "limits": records.limits_of(self.bench_rows),
+            "rows": [self.judge(row) for row in sorted(self.rows, key=place)],
             "bench_rows": self.bench_rows,
         }
+
+    def judge(self, row):
+        test = next(test for test in self.definitions["test"] if test["name"] == row["test"])
+        cache_bytes = cache_bytes_per_token(self.shapes[row["shape"]])
+        return records.judge(row, test, records.limits_of(self.bench_rows), self.definitions["run"]["two_threads_min"], cache_bytes)
 
     def write(self):
         os.makedirs(self.options.out, exist_ok=True)
