@@ -1,16 +1,18 @@
 //! Quantised products with AVX-512 and VNNI.
 //!
-//! Many activation rows: panels of sixteen weight rows times tiles of up to eight activation rows (`tile`). `vpdpbusd`
-//! multiplies unsigned with signed bytes and adds four products in i32 without saturation; the weights are made
+//! Many activation rows: panels of 32 weight rows times tiles of up to six columns (`panel`, `prompt`). `vpdpbusd`
+//! multiplies unsigned with signed bytes and adds four products in i32 without saturation; signed weights are made
 //! unsigned by adding 128, and the accumulators start from −128 times the sum of the activations.
 //!
 //! Few activation rows: `decode`, for the formats that generation mostly meets; the readers of `avx2` for the others.
-//! Every machine of this level has their instructions.
+//! Every machine of this level has their instructions. The formats with grids, whose unpacking costs most, are unpacked
+//! once for a few activation rows, too (`tile`).
 
 mod decode;
 mod panel;
 mod prompt;
 mod tile;
+mod vectors;
 
 use veritas_quant::GgmlType;
 use veritas_quant::unpack::{self, Format};
@@ -48,54 +50,38 @@ pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
     })
 }
 
-/// The rows of a format with blocks of 32 that `decode` reads.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn rows_32<F: Direct + decode::Block32, P: Fill<Format = F>>(
-    w: &[u8],
-    n_rows: usize,
-    cols: usize,
-    acts: &Activations,
-    out: &mut TileWriter<'_>,
-) {
-    if acts.columns().is_some() {
-        prompt::rows::<P>(w, n_rows, cols, acts, out);
-    } else {
-        decode::rows_32::<F>(w, n_rows, cols, acts, out);
-    }
+/// A kernel that leaves many activation rows to `prompt`, and few to another.
+macro_rules! few_or_many {
+    ($(#[$doc:meta])* $name:ident<F: $bound:path>: $($few:ident)::+) => {
+        $(#[$doc])*
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn $name<F: Direct + $bound, P: Fill<Format = F>>(
+            w: &[u8],
+            n_rows: usize,
+            cols: usize,
+            acts: &Activations,
+            out: &mut TileWriter<'_>,
+        ) {
+            if acts.columns().is_some() {
+                prompt::rows::<P>(w, n_rows, cols, acts, out);
+            } else {
+                $($few)::+::<F>(w, n_rows, cols, acts, out);
+            }
+        }
+    };
 }
 
-/// The rows of a format with blocks of 256 that `decode` reads.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn rows_256<F: Direct + decode::Block256, P: Fill<Format = F>>(
-    w: &[u8],
-    n_rows: usize,
-    cols: usize,
-    acts: &Activations,
-    out: &mut TileWriter<'_>,
-) {
-    if acts.columns().is_some() {
-        prompt::rows::<P>(w, n_rows, cols, acts, out);
-    } else {
-        decode::rows_256::<F>(w, n_rows, cols, acts, out);
-    }
+few_or_many! {
+    /// The rows of a format with blocks of 32 that `decode` reads.
+    rows_32<F: decode::Block32>: decode::rows_32
 }
-
-/// The rows of a format that is read in registers.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn direct_rows<F: Direct, P: Fill<Format = F>>(
-    w: &[u8],
-    n_rows: usize,
-    cols: usize,
-    acts: &Activations,
-    out: &mut TileWriter<'_>,
-) {
-    if acts.columns().is_some() {
-        prompt::rows::<P>(w, n_rows, cols, acts, out);
-    } else if acts.rows() >= avx2::PANEL_ROWS_MIN {
-        tile::rows::<F>(w, n_rows, cols, acts, out);
-    } else {
-        avx2::decode::<F>(w, n_rows, cols, acts, out);
-    }
+few_or_many! {
+    /// The rows of a format with blocks of 256 that `decode` reads.
+    rows_256<F: decode::Block256>: decode::rows_256
+}
+few_or_many! {
+    /// The rows of a format that `avx2` reads in registers.
+    direct_rows<F: Direct>: avx2::decode
 }
 
 /// The rows of a format that is unpacked through memory.

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use veritas_quant::unpack::{self, Format, GROUP, Unpacked};
 
+use super::vectors::store;
 use crate::quant::avx2::Direct;
 use crate::quant::panel::STEP;
 
@@ -221,13 +222,6 @@ impl<F: Vector> Fill for Vectors<F> {
             }
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(out: &mut [f32; LANES], x: __m512) {
-    // SAFETY: the array has sixteen elements; the store needs no alignment.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) };
 }
 
 /// The f16 at byte `at` of sixteen rows of one length.

@@ -15,6 +15,7 @@ use veritas_mem::AlignedBuf;
 use veritas_quant::unpack::Format;
 
 use super::panel::{Fill, LANES, Panel, ROWS};
+use super::vectors::{self, floats, quads, store, words};
 use crate::Activations;
 use crate::columns::{ColumnTile, ColumnTiles, NARROW, SpanLayout, WIDE};
 use crate::quant::panel::{STEP, row_slices};
@@ -203,7 +204,7 @@ fn spans_of_32<const C: usize, const MINS: bool>(
             }
         }
         for (step, w) in steps.iter().enumerate() {
-            let w = [bytes(&w[0]), bytes(&w[1])];
+            let w = [quads(&w[0]), quads(&w[1])];
             for c in 0..C {
                 let x = broadcast(span, step * C + c);
                 dots[c][0] = _mm512_dpbusd_epi32(dots[c][0], w[0], x);
@@ -265,7 +266,7 @@ fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
                 }
             }
             for step in g * G / STEP..(g + 1) * G / STEP {
-                let w = [bytes(&steps[step][0]), bytes(&steps[step][1])];
+                let w = [quads(&steps[step][0]), quads(&steps[step][1])];
                 for c in 0..C {
                     let x = broadcast(span, step * C + c);
                     dots[c][0] = _mm512_dpbusd_epi32(dots[c][0], w[0], x);
@@ -273,7 +274,7 @@ fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
                 }
             }
             let scales = &panel.scales[s * 256 / G + g];
-            let scales = [dwords_of(&scales[0]), dwords_of(&scales[1])];
+            let scales = [vectors::dwords(&scales[0]), vectors::dwords(&scales[1])];
             for c in 0..C {
                 for half in 0..2 {
                     let scaled = _mm512_mullo_epi32(dots[c][half], scales[half]);
@@ -338,39 +339,4 @@ fn broadcast(dwords: &[u32], at: usize) -> __m512i {
     debug_assert!(at < dwords.len());
     // SAFETY: every caller reads inside the span that `SpanLayout` describes, which `dwords` is a whole one of.
     _mm512_set1_epi32(unsafe { *dwords.get_unchecked(at) } as i32)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn floats(x: &[f32; LANES]) -> __m512 {
-    // SAFETY: the array has sixteen elements, and the load needs no alignment.
-    unsafe { _mm512_loadu_ps(x.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(out: &mut [f32; LANES], x: __m512) {
-    // SAFETY: the array has sixteen elements, and the store needs no alignment.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) };
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn dwords_of(x: &[i32; LANES]) -> __m512i {
-    // SAFETY: the array has 64 bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn bytes(x: &[[u8; STEP]; LANES]) -> __m512i {
-    // SAFETY: the array has 64 bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn words(x: &[[i16; 2]; LANES]) -> __m512i {
-    // SAFETY: the array has 64 bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }

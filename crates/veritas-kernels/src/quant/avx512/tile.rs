@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::{Format, GROUP};
 
+use super::vectors::{dwords, floats, quads, store, words};
 use crate::Activations;
-use crate::quant::panel::{Columns, PANEL_LEN, Panel, STEP, quad, row_slices, sum_pair};
+use crate::quant::panel::{Columns, PANEL_LEN, Panel, quad, row_slices, sum_pair};
 use crate::tile::TileWriter;
 
 /// Weight rows of a panel: the lanes of a vector.
@@ -139,35 +140,6 @@ fn tile<const C: usize, const SPAN: usize, const SCALE_LEN: usize, const MINS: b
         }
     }
     for c in 0..C {
-        // SAFETY: the array has sixteen elements, and the store needs no alignment.
-        unsafe { _mm512_storeu_ps(acc[c].as_mut_ptr(), total[c]) };
+        store(&mut acc[c], total[c]);
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn floats(x: &[f32; ROWS]) -> __m512 {
-    // SAFETY: the array has sixteen elements, and the load needs no alignment.
-    unsafe { _mm512_loadu_ps(x.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn dwords(x: &[i32; ROWS]) -> __m512i {
-    // SAFETY: the array has 64 bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn quads(x: &[[u8; STEP]; ROWS]) -> __m512i {
-    // SAFETY: the array has 64 bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn words(x: &[[i16; 2]; ROWS]) -> __m512i {
-    // SAFETY: the array has 64 bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
