@@ -15,8 +15,8 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// The threads of a process. The scheduler brings a thread's time up to date when it leaves the processor, so those
-    /// that count should be waiting.
+    /// The threads of a process, without those that end meanwhile. The scheduler brings a thread's time up to date when
+    /// it leaves the processor, so those that count should be waiting.
     ///
     /// # Errors
     /// If there is no such process, or the kernel keeps no such account.
@@ -26,7 +26,9 @@ impl Threads {
         let mut by_tid = HashMap::new();
         for thread in folder {
             let thread = thread?;
-            by_tid.insert(thread.file_name().to_string_lossy().into_owned(), of_thread(&thread.path())?);
+            if let Some(time) = of_thread(&thread.path())? {
+                by_tid.insert(thread.file_name().to_string_lossy().into_owned(), time);
+            }
         }
         Ok(Self { by_tid })
     }
@@ -41,11 +43,16 @@ impl Threads {
     }
 }
 
-fn of_thread(folder: &Path) -> Result<Duration> {
+/// The time of a thread, or `None` if it has ended: its file is gone, or, opened before, has no process (`ESRCH`).
+fn of_thread(folder: &Path) -> Result<Option<Duration>> {
     let path = folder.join("schedstat");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(_) if !folder.exists() => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
     let ran = ran_of(&text).with_context(|| format!("{} has no time: {text}", path.display()))?;
-    Ok(ran)
+    Ok(Some(ran))
 }
 
 /// The first field: time on a processor (Documentation/scheduler/sched-stats.rst of the kernel).
@@ -81,6 +88,12 @@ mod tests {
         };
         let (before, after) = (threads(&[("1", 100), ("2", 50)]), threads(&[("1", 130), ("3", 7)]));
         assert_eq!(after.since(&before), Duration::from_nanos(37));
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_left_out_and_an_account_that_is_missing_is_an_error() {
+        assert_eq!(of_thread(Path::new("/proc/self/task/0")).unwrap(), None);
+        assert!(of_thread(Path::new("/proc/self/fd")).is_err());
     }
 
     /// Ticks of user and system time of this thread: fields 14 and 15 of `/proc/thread-self/stat` (proc(5)), which counts
