@@ -16,8 +16,13 @@ const ROWS_PER_TASK: usize = 4;
 
 /// Most activation rows of a batch that is read straight against the file's layout of the weights, and is therefore also
 /// kept in the order that some kernels for it want. With more, unpacking the weights pays, and the rows are put side by
-/// side where the level has a kernel that reads them so.
-pub(crate) const FEW_ROWS_MAX: usize = 5;
+/// side where the level has a kernel that reads them so. Measured with AVX-512: docs/kernels.md.
+pub(crate) const fn few_rows_max(format: ActivationFormat) -> usize {
+    match format {
+        ActivationFormat::Q8Block256 => 3,
+        ActivationFormat::F32 | ActivationFormat::Bf16 | ActivationFormat::Q8Block32 => 4,
+    }
+}
 
 /// A batch of activation rows, converted once and used by every product of the same format. The buffers are kept from
 /// one [`Activations::prepare`] to the next.
@@ -43,7 +48,7 @@ pub struct Activations {
     /// The quantised rows once more, side by side, where the level has a kernel that reads them so.
     columns: ColumnTiles,
     /// `q` with the middle two of each four strips of 32 exchanged, and the sums of each 32: for batches of at most
-    /// [`FEW_ROWS_MAX`] rows in `Q8Block256`.
+    /// [`few_rows_max`] rows in `Q8Block256`.
     q_paired: AlignedBuf<i8>,
     sums_paired: AlignedBuf<i16>,
 }
@@ -161,7 +166,7 @@ impl Activations {
     }
 
     /// The quantised activations of one row as pairs of strips: of each 128 the strips 0, 2, 1 and 3, which is how the low
-    /// and the high nibbles of 64 bytes of Q4_K lie. Only for `Q8Block256` and at most [`FEW_ROWS_MAX`] rows.
+    /// and the high nibbles of 64 bytes of Q4_K lie. Only for `Q8Block256` and at most [`few_rows_max`] rows.
     pub(crate) fn q_row_paired(&self, row: usize) -> &[i8] {
         &self.q_paired[row * self.q_stride..][..self.q_stride]
     }
@@ -199,10 +204,11 @@ impl Activations {
         self.q.resize(rows * self.q_stride);
         self.scales.resize(rows * self.scale_stride);
         self.sums.resize(rows * self.sum_stride);
-        let n_paired = if format == ActivationFormat::Q8Block256 && rows <= FEW_ROWS_MAX { rows } else { 0 };
+        let are_few = rows <= few_rows_max(format);
+        let n_paired = if format == ActivationFormat::Q8Block256 && are_few { rows } else { 0 };
         self.q_paired.resize(n_paired * self.q_stride);
         self.sums_paired.resize(n_paired * self.sum_stride / 2);
-        let side_by_side = q_cols > 0 && rows > FEW_ROWS_MAX && kernels.reads_columns();
+        let side_by_side = q_cols > 0 && !are_few && kernels.reads_columns();
         RowWriter {
             format,
             cols,

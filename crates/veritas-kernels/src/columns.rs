@@ -116,6 +116,11 @@ impl ColumnTiles {
         self.n_wide * WIDE + self.n_narrow * NARROW
     }
 
+    /// Bytes of all tiles.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.dwords[..])
+    }
+
     /// The tiles, in order.
     pub(crate) fn tiles(&self) -> impl ExactSizeIterator<Item = ColumnTile<'_>> {
         let column_dwords = self.layout.map_or(0, |layout| self.n_spans * layout.dwords());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use veritas_quant::GgmlType;
 use veritas_quant::activation::ActivationFormat;
 
-use crate::activations::{Activations, FEW_ROWS_MAX};
+use crate::activations::{Activations, few_rows_max};
 use crate::error::Error;
 use crate::table::{Kernels, RowsKernel};
 use crate::team::Team;
@@ -136,7 +136,7 @@ impl<'a> Job<'a> {
         let pieces = match acts.columns() {
             _ if out.is_empty() => Pieces::NONE,
             Some(columns) => Pieces::of_panels(w.rows, columns.n_columns(), n_threads),
-            None if acts.rows() <= FEW_ROWS_MAX => Pieces::of_stretches(w.rows, row_bytes, n_threads),
+            None if acts.rows() <= few_rows_max(format) => Pieces::of_stretches(w.rows, row_bytes, n_threads),
             None => Pieces::of_rows(w.rows, row_bytes, n_threads),
         };
         let next = (0..n_threads).map(|thread| NextPiece(AtomicUsize::new(pieces.first(thread, n_threads))));

@@ -8,6 +8,7 @@
 //! Every machine of this level has their instructions. The formats with grids, whose unpacking costs most, are unpacked
 //! once for a few activation rows, too (`tile`).
 
+mod ahead;
 mod decode;
 mod panel;
 mod prompt;
@@ -17,7 +18,7 @@ mod vectors;
 use veritas_quant::GgmlType;
 use veritas_quant::unpack::{self, Format};
 
-use self::panel::{Fill, Portable, Vectors};
+use self::panel::{Blocks32, Blocks256, Fill, Portable};
 use super::avx2::{self, Direct};
 use crate::Activations;
 use crate::table::RowsKernel;
@@ -26,15 +27,15 @@ use crate::tile::TileWriter;
 /// The kernel of a type, or `None` where only the portable one exists.
 pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
     Some(match ty {
-        GgmlType::Q4_0 => rows_32::<unpack::Q4_0, Vectors<unpack::Q4_0>>,
-        GgmlType::Q5_0 => rows_32::<unpack::Q5_0, Vectors<unpack::Q5_0>>,
-        GgmlType::Q8_0 => rows_32::<unpack::Q8_0, Vectors<unpack::Q8_0>>,
-        GgmlType::Q4_K => rows_256::<unpack::Q4_K, Vectors<unpack::Q4_K>>,
-        GgmlType::Q5_K => rows_256::<unpack::Q5_K, Vectors<unpack::Q5_K>>,
-        GgmlType::Q6_K => rows_256::<unpack::Q6_K, Vectors<unpack::Q6_K>>,
-        GgmlType::Q4_1 => rows_32::<unpack::Q4_1, Vectors<unpack::Q4_1>>,
-        GgmlType::Q5_1 => rows_32::<unpack::Q5_1, Vectors<unpack::Q5_1>>,
-        GgmlType::IQ4_NL => rows_32::<unpack::IQ4_NL, Portable<unpack::IQ4_NL>>,
+        GgmlType::Q4_0 => rows_32::<unpack::Q4_0, Blocks32<unpack::Q4_0>>,
+        GgmlType::Q5_0 => rows_32::<unpack::Q5_0, Blocks32<unpack::Q5_0>>,
+        GgmlType::Q8_0 => rows_32::<unpack::Q8_0, Blocks32<unpack::Q8_0>>,
+        GgmlType::Q4_K => rows_256::<unpack::Q4_K, Blocks256<unpack::Q4_K>>,
+        GgmlType::Q5_K => rows_256::<unpack::Q5_K, Blocks256<unpack::Q5_K>>,
+        GgmlType::Q6_K => rows_256::<unpack::Q6_K, Blocks256<unpack::Q6_K>>,
+        GgmlType::Q4_1 => rows_32::<unpack::Q4_1, Blocks32<unpack::Q4_1>>,
+        GgmlType::Q5_1 => rows_32::<unpack::Q5_1, Blocks32<unpack::Q5_1>>,
+        GgmlType::IQ4_NL => rows_32::<unpack::IQ4_NL, Blocks32<unpack::IQ4_NL>>,
         GgmlType::MXFP4 => direct_rows::<unpack::MXFP4, Portable<unpack::MXFP4>>,
         GgmlType::Q2_K => direct_rows::<unpack::Q2_K, Portable<unpack::Q2_K>>,
         GgmlType::Q3_K => direct_rows::<unpack::Q3_K, Portable<unpack::Q3_K>>,

@@ -32,7 +32,10 @@ mod q8_0;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-pub(super) use blocks32::{Block32, rows as rows_32};
+pub(super) use blocks32::{
+    BLOCKS, Block32, STEP_BYTES_MAX, halves, place as place_of_byte, places_of_rows, rows as rows_32,
+    start_and_end,
+};
 pub(super) use blocks256::{Block256, rows as rows_256};
 
 /// Activation rows that share the unpacked weights.
@@ -103,7 +106,7 @@ fn floats(v: __m128) -> [f32; 4] {
 
 /// The f16 at byte `at`, as the low bits.
 #[inline(always)]
-fn half_bits(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn half_bits(bytes: &[u8], at: usize) -> u64 {
     u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
@@ -128,7 +131,7 @@ fn bytes32(bytes: &[u8], at: usize) -> __m256i {
 /// The 16 bytes from `at`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
-fn bytes16(bytes: &[u8], at: usize) -> __m128i {
+pub(super) fn bytes16(bytes: &[u8], at: usize) -> __m128i {
     let bytes = &bytes[at..at + 16];
     // SAFETY: the slice has 16 bytes, and the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
@@ -155,7 +158,7 @@ fn floats4(x: &[f32], at: usize) -> __m128 {
 /// 32 words from `at`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn words32(words: &[i16], at: usize) -> __m512i {
+pub(super) fn words32(words: &[i16], at: usize) -> __m512i {
     let words = &words[at..at + 32];
     // SAFETY: the slice has 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }

@@ -14,17 +14,21 @@ use std::cell::RefCell;
 use veritas_mem::AlignedBuf;
 use veritas_quant::unpack::Format;
 
-use super::panel::{Fill, LANES, Panel, ROWS};
+use super::ahead::Ahead;
+use super::panel::{Fill, LANES, Panel, PanelRows, ROWS};
 use super::vectors::{self, floats, quads, store, words};
 use crate::Activations;
 use crate::columns::{ColumnTile, ColumnTiles, NARROW, SpanLayout, WIDE};
-use crate::quant::panel::{STEP, row_slices};
+use crate::quant::panel::STEP;
 use crate::tile::TileWriter;
 
 /// Rows of at most this many weights are one stretch.
 const WHOLE_MAX: usize = 896;
 /// Weights along K in a stretch of longer rows.
 const STRETCH: usize = 512;
+
+/// Most bytes of activations that are walked whole for each panel: half of a second-level cache of common size.
+const COLUMNS_BYTES_MAX: usize = 256 << 10;
 
 /// What a thread keeps from one product to the next.
 struct Scratch {
@@ -56,20 +60,30 @@ pub(super) fn rows<F: Fill>(
         let panel_sums = columns.n_columns() * ROWS;
         sums.resize(n_rows.div_ceil(ROWS) * panel_sums);
         let stretch = if cols <= WHOLE_MAX { cols } else { STRETCH };
-        for at in (0..cols).step_by(stretch) {
-            let len = stretch.min(cols - at);
-            let stretch =
-                Stretch { first_span: at / F::Format::SPAN, n_spans: len / F::Format::SPAN, at, len };
-            for (p, sums) in sums.chunks_exact_mut(panel_sums).enumerate() {
-                let first = p * ROWS;
-                let rows = stretch.rows::<F::Format>(w, n_rows, cols, first);
-                // SAFETY: this function needs the same instructions.
-                unsafe { F::fill(panel, &rows) };
-                let mut ahead = Ahead::new(stretch.next::<F::Format>(w, n_rows, cols, first));
-                tiles::<F::Format>(panel, columns, &stretch, sums, &mut ahead);
-                if at + len == cols {
-                    finish(sums, first, n_rows, out);
-                }
+        let (n_panels, n_stretches) = (n_rows.div_ceil(ROWS), cols.div_ceil(stretch));
+        // A panel's stretches one after the other read memory in its order. All panels of a stretch keep many columns in
+        // the cache.
+        let by_panel = columns.bytes() <= COLUMNS_BYTES_MAX;
+        let place = |i: usize| {
+            let (p, s) =
+                if by_panel { (i / n_stretches, i % n_stretches) } else { (i % n_panels, i / n_panels) };
+            let at = s * stretch;
+            (p, Stretch { at, len: stretch.min(cols - at) })
+        };
+        let n_places = n_panels * n_stretches;
+        for i in 0..n_places {
+            let (p, stretch) = place(i);
+            let rows = stretch.rows::<F::Format>(w, n_rows, cols, p);
+            let (next_p, next) = place((i + 1).min(n_places - 1));
+            // SAFETY: this function needs the same instructions.
+            unsafe { F::fill(panel, &rows) };
+            // The products ask once per 32 weights.
+            let n_calls = columns.tiles().len() * stretch.len / 32;
+            let mut ahead = Ahead::new(next.rows::<F::Format>(w, n_rows, cols, next_p), n_calls);
+            let sums = &mut sums[p * panel_sums..][..panel_sums];
+            tiles::<F::Format>(panel, columns, &stretch, sums, &mut ahead);
+            if stretch.at + stretch.len == cols {
+                finish(sums, p * ROWS, n_rows, out);
             }
         }
     });
@@ -77,59 +91,22 @@ pub(super) fn rows<F: Fill>(
 
 /// A part of K.
 struct Stretch {
-    first_span: usize,
-    n_spans: usize,
     at: usize,
     len: usize,
 }
 
 impl Stretch {
-    /// This stretch of the panel's rows.
-    fn rows<'w, F: Format>(&self, w: &'w [u8], n_rows: usize, cols: usize, first: usize) -> [&'w [u8]; ROWS] {
-        row_slices::<F, ROWS>(w, n_rows, cols, first, self.at / F::LEN, self.len / F::LEN)
-    }
-
-    /// What is unpacked after the panel at `first`: the next panel, or the next stretch of the first one.
-    fn next<'w, F: Format>(&self, w: &'w [u8], n_rows: usize, cols: usize, first: usize) -> [&'w [u8]; ROWS] {
-        if first + ROWS < n_rows {
-            return self.rows::<F>(w, n_rows, cols, first + ROWS);
-        }
-        let at = self.at + self.len;
-        let len = self.len.min(cols - at);
-        row_slices::<F, ROWS>(w, n_rows, cols, 0, at / F::LEN, len / F::LEN)
-    }
-}
-
-/// Brings what is unpacked next into the second-level cache, a few lines at a time.
-struct Ahead<'w> {
-    rows: [&'w [u8]; ROWS],
-    row: usize,
-    byte: usize,
-    lines: usize,
-}
-
-impl<'w> Ahead<'w> {
-    const LINE: usize = 64;
-
-    fn new(rows: [&'w [u8]; ROWS]) -> Self {
-        let lines = ROWS * (rows[0].len().div_ceil(Self::LINE) + 1);
-        Self { rows, row: 0, byte: 0, lines }
-    }
-
-    #[inline(always)]
-    fn fetch(&mut self, n: usize) {
-        for _ in 0..n {
-            let Some(row) = self.rows.get(self.row) else { return };
-            // Prefetching is a hint: it reads nothing and never faults.
-            // SAFETY: SSE is part of the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(row.as_ptr().wrapping_add(self.byte).cast()) };
-            self.byte += Self::LINE;
-            // One line more than the row's length: it need not begin on one.
-            if self.byte >= row.len() + Self::LINE {
-                self.byte = 0;
-                self.row += 1;
-            }
-        }
+    /// This stretch of the panel `p` of rows of `cols` weights.
+    fn rows<'w, F: Format>(&self, w: &'w [u8], n_rows: usize, cols: usize, p: usize) -> PanelRows<'w> {
+        let row_bytes = cols / F::LEN * F::BYTES;
+        let bytes = |weights: usize| weights / F::LEN * F::BYTES;
+        let first = p * ROWS;
+        PanelRows::new(
+            &w[first * row_bytes..],
+            n_rows - first,
+            row_bytes,
+            bytes(self.at)..bytes(self.at + self.len),
+        )
     }
 }
 
@@ -142,13 +119,10 @@ fn tiles<F: Format>(
     sums: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) {
-    let tiles = columns.tiles();
-    let n_lines = ahead.lines.div_ceil(tiles.len());
-    for tile in tiles {
-        ahead.fetch(n_lines);
+    for tile in columns.tiles() {
         match tile.columns {
-            WIDE => one::<F, WIDE>(panel, &tile, stretch, sums),
-            _ => one::<F, NARROW>(panel, &tile, stretch, sums),
+            WIDE => one::<F, WIDE>(panel, &tile, stretch, sums, ahead),
+            _ => one::<F, NARROW>(panel, &tile, stretch, sums, ahead),
         }
     }
 }
@@ -156,24 +130,30 @@ fn tiles<F: Format>(
 /// A panel times one tile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn one<F: Format, const C: usize>(panel: &Panel, tile: &ColumnTile<'_>, stretch: &Stretch, sums: &mut [f32]) {
+fn one<F: Format, const C: usize>(
+    panel: &Panel,
+    tile: &ColumnTile<'_>,
+    stretch: &Stretch,
+    sums: &mut [f32],
+    ahead: &mut Ahead<'_>,
+) {
     const { assert!(F::SPAN == 32 || F::SPAN == 256) };
     let span_dwords = SpanLayout { span: F::SPAN }.dwords() * C;
-    let dwords = &tile.dwords[stretch.first_span * span_dwords..][..stretch.n_spans * span_dwords];
+    let dwords = &tile.dwords[stretch.at / F::SPAN * span_dwords..][..stretch.len / F::SPAN * span_dwords];
     let sums: &mut [[[f32; LANES]; 2]; C] =
         sums[tile.first * ROWS..][..C * ROWS].as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0[..1]
             .first_mut()
             .expect("a tile of sums");
-    if stretch.first_span == 0 {
+    if stretch.at == 0 {
         *sums = [[[0.0; LANES]; 2]; C];
     }
     match (F::SPAN, F::GROUP, F::MINS) {
-        (32, 32, false) => spans_of_32::<C, false>(panel, dwords, sums),
-        (32, 32, true) => spans_of_32::<C, true>(panel, dwords, sums),
-        (256, 16, false) => spans_of_256::<C, 16, false>(panel, dwords, sums),
-        (256, 16, true) => spans_of_256::<C, 16, true>(panel, dwords, sums),
-        (256, 32, false) => spans_of_256::<C, 32, false>(panel, dwords, sums),
-        (256, 32, true) => spans_of_256::<C, 32, true>(panel, dwords, sums),
+        (32, 32, false) => spans_of_32::<C, false>(panel, dwords, sums, ahead),
+        (32, 32, true) => spans_of_32::<C, true>(panel, dwords, sums, ahead),
+        (256, 16, false) => spans_of_256::<C, 16, false>(panel, dwords, sums, ahead),
+        (256, 16, true) => spans_of_256::<C, 16, true>(panel, dwords, sums, ahead),
+        (256, 32, false) => spans_of_256::<C, 32, false>(panel, dwords, sums, ahead),
+        (256, 32, true) => spans_of_256::<C, 32, true>(panel, dwords, sums, ahead),
         _ => unreachable!("{} has no panel", F::TYPE),
     }
 }
@@ -187,6 +167,7 @@ fn spans_of_32<const C: usize, const MINS: bool>(
     panel: &Panel,
     dwords: &[u32],
     sums: &mut [[[f32; LANES]; 2]; C],
+    ahead: &mut Ahead<'_>,
 ) {
     const LAYOUT: SpanLayout = SpanLayout { span: 32 };
     const STEPS: usize = 32 / STEP;
@@ -197,6 +178,7 @@ fn spans_of_32<const C: usize, const MINS: bool>(
     let spans = dwords.chunks_exact(LAYOUT.dwords() * C);
     let steps = panel.quants.as_chunks::<STEPS>().0;
     for (((span, steps), d), d_min) in spans.zip(steps).zip(&panel.d).zip(&panel.d_min) {
+        ahead.fetch();
         let mut dots = [[_mm512_setzero_si512(); 2]; C];
         if !MINS {
             for c in 0..C {
@@ -247,12 +229,16 @@ fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
     panel: &Panel,
     dwords: &[u32],
     sums: &mut [[[f32; LANES]; 2]; C],
+    ahead: &mut Ahead<'_>,
 ) {
     const LAYOUT: SpanLayout = SpanLayout { span: 256 };
     for (s, span) in dwords.chunks_exact(LAYOUT.dwords() * C).enumerate() {
         let steps = &panel.quants[s * 256 / STEP..][..256 / STEP];
         let mut total = [[_mm512_setzero_si512(); 2]; C];
         for g in 0..256 / G {
+            if G == 32 || g % 2 == 0 {
+                ahead.fetch();
+            }
             let mut dots = [[_mm512_setzero_si512(); 2]; C];
             if !MINS {
                 for c in 0..C {

@@ -12,19 +12,10 @@ use crate::tile::TileWriter;
 const ROWS: usize = 4;
 
 /// Blocks along K of a step, one per lane of 128 bits.
-const BLOCKS: usize = 4;
+pub(in crate::quant::avx512) const BLOCKS: usize = 4;
 
 /// Bytes of a step in a row, at most.
-const STEP_BYTES_MAX: usize = BLOCKS * 34;
-
-/// Where the 128 weights of four blocks lie in the two vectors of [`Block32::codes`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::quant::avx512) enum Order {
-    /// One after the other.
-    Ascending,
-    /// Lane b of the first vector is the first half of block b, lane b of the second its second half: what nibbles give.
-    Halves,
-}
+pub(in crate::quant::avx512) const STEP_BYTES_MAX: usize = BLOCKS * 34;
 
 /// A format of blocks of 32 that is read four blocks at a time.
 pub(in crate::quant::avx512) trait Block32: Format {
@@ -34,10 +25,9 @@ pub(in crate::quant::avx512) trait Block32: Format {
     const MIN_AT: usize = 0;
     /// What [`Block32::codes`] counts each weight too high by.
     const OFFSET: i16;
-    /// The order of the codes.
-    const ORDER: Order;
 
-    /// The weights of four blocks plus [`Block32::OFFSET`], which makes them unsigned.
+    /// The weights of four blocks plus [`Block32::OFFSET`], which makes them unsigned. Lane b of the first vector is the
+    /// first half of the block b, lane b of the second its second half: what nibbles give.
     ///
     /// # Safety
     /// The machine must have the AVX-512 level.
@@ -268,16 +258,13 @@ fn multiply<F: Block32, const C: usize, const REST: bool>(
     for c in 0..C {
         let column = &columns[c];
         let q = &column.q[step];
-        let q = [q64(q, 0), q64(q, 64)];
-        let q = match F::ORDER {
-            Order::Halves => [even_lanes(q[0], q[1]), odd_lanes(q[0], q[1])],
-            Order::Ascending => q,
-        };
+        let (first, second) = (q64(q, 0), q64(q, 64));
+        let q = [even_lanes(first, second), odd_lanes(first, second)];
         let dots = add_within_lanes([
-            lanes_of_blocks::<F>(codes[0], q),
-            lanes_of_blocks::<F>(codes[1], q),
-            lanes_of_blocks::<F>(codes[2], q),
-            lanes_of_blocks::<F>(codes[3], q),
+            lanes_of_blocks(codes[0], q),
+            lanes_of_blocks(codes[1], q),
+            lanes_of_blocks(codes[2], q),
+            lanes_of_blocks(codes[3], q),
         ]);
         let sums = words8(&column.sums[step], 0);
         let offset = _mm_madd_epi16(sums, _mm_set1_epi16(-F::OFFSET));
@@ -297,15 +284,9 @@ fn multiply<F: Block32, const C: usize, const REST: bool>(
 /// Partial sums of four blocks of a row: those of block b in lane b.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn lanes_of_blocks<F: Block32>(codes: [__m512i; 2], q: [__m512i; 2]) -> __m512i {
+fn lanes_of_blocks(codes: [__m512i; 2], q: [__m512i; 2]) -> __m512i {
     let first = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[0], q[0]);
-    match F::ORDER {
-        Order::Halves => _mm512_dpbusd_epi32(first, codes[1], q[1]),
-        Order::Ascending => {
-            let second = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[1], q[1]);
-            _mm512_add_epi32(even_lanes(first, second), odd_lanes(first, second))
-        }
-    }
+    _mm512_dpbusd_epi32(first, codes[1], q[1])
 }
 
 /// The lanes 0 and 2 of both.
@@ -325,7 +306,7 @@ fn odd_lanes(a: __m512i, b: __m512i) -> __m512i {
 /// The f16 of four blocks of four rows at the words `places`, as f32: lane b holds block b of each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn halves(rows: [&[u8]; ROWS], places: &[i16; 32]) -> __m512 {
+pub(in crate::quant::avx512) fn halves(rows: [&[u8]; ROWS], places: &[i16; 32]) -> __m512 {
     let places = words32(places, 0);
     let [first, second] = [
         _mm512_or_si512(
@@ -354,6 +335,13 @@ fn end(blocks: &[u8]) -> __m512i {
     bytes64(blocks, end_at(blocks.len()))
 }
 
+/// Both.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(in crate::quant::avx512) fn start_and_end(blocks: &[u8]) -> (__m512i, __m512i) {
+    (start(blocks), end(blocks))
+}
+
 const fn end_at(bytes: usize) -> usize {
     if bytes < 128 { bytes - 64 } else { 64 }
 }
@@ -378,7 +366,7 @@ pub(super) const fn places_in_lanes(bytes: usize, at: usize, n: usize) -> [i16; 
 }
 
 /// Places for [`halves`]: the word at byte `at` of each block, four times.
-const fn places_of_rows(bytes: usize, at: usize) -> [i16; 32] {
+pub(in crate::quant::avx512) const fn places_of_rows(bytes: usize, at: usize) -> [i16; 32] {
     let mut places = [0; 32];
     let mut i = 0;
     while i < BLOCKS * ROWS {
@@ -389,7 +377,7 @@ const fn places_of_rows(bytes: usize, at: usize) -> [i16; 32] {
 }
 
 /// The number that a two-vector permutation gives to the word at byte `at` of four blocks of `bytes` bytes.
-const fn place(bytes: usize, at: usize) -> i16 {
+pub(in crate::quant::avx512) const fn place(bytes: usize, at: usize) -> i16 {
     (if at < 64 { at / 2 } else { 32 + (at - end_at(BLOCKS * bytes)) / 2 }) as i16
 }
 

@@ -5,12 +5,11 @@ use std::arch::x86_64::*;
 use veritas_quant::tables::IQ4_NL_VALUES;
 use veritas_quant::unpack::IQ4_NL;
 
-use super::blocks32::{Block32, Order, nibbles, pick_words, places_in_lanes};
+use super::blocks32::{Block32, nibbles, pick_words, places_in_lanes};
 
 impl Block32 for IQ4_NL {
     const D_AT: usize = 0;
     const OFFSET: i16 = 128;
-    const ORDER: Order = Order::Halves;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

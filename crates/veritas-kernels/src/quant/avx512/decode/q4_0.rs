@@ -4,12 +4,11 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Q4_0;
 
-use super::blocks32::{Block32, Order, nibbles, pick_words, places_in_lanes};
+use super::blocks32::{Block32, nibbles, pick_words, places_in_lanes};
 
 impl Block32 for Q4_0 {
     const D_AT: usize = 0;
     const OFFSET: i16 = 8;
-    const ORDER: Order = Order::Halves;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
