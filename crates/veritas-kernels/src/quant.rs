@@ -3,8 +3,11 @@
 //! Every kernel computes the order that `veritas_quant::dot_row` defines, bit for bit: the sums inside a span are integers,
 //! so their order is free; the floating-point steps across spans are one chain per output.
 
+#[cfg(target_arch = "x86_64")]
 mod panel;
 mod portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod stretch;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -289,7 +289,7 @@ impl Kernels {
 
     /// Whether the level's products of many quantised rows read them side by side.
     pub(crate) fn reads_columns(&self) -> bool {
-        self.isa() == Isa::Avx512
+        matches!(self.isa(), Isa::Avx2 | Isa::Avx512)
     }
 
     /// Whether the level's products of BF16 weights read pairs of BF16 activations.

@@ -2,20 +2,22 @@
 //!
 //! Two ways, the same bits:
 //!
-//! - **Many activation rows** (`tile`): eight weight rows are unpacked into a `Panel` and multiplied with tiles of up to
-//!   four activation rows. Lanes are weight rows.
+//! - **Many activation rows**: panels of 16 weight rows times tiles of up to six columns (`panel`, `prompt`). Lanes are
+//!   weight rows.
 //! - **Few** (`decode`): the weights are read from the file's layout into registers, four rows at a time; lanes are
-//!   weights, and the sums of four rows are added across lanes together. Formats without such a reader are unpacked
-//!   through memory, one row at a time.
+//!   weights, and the sums of four rows are added across lanes together. The formats with grids are unpacked through
+//!   memory: one row at a time, or with several activation rows eight rows into a panel (`tile`).
 //!
-//! `vpmaddubsw` multiplies unsigned with signed bytes and adds pairs in i16, which saturates. Signed weights are
-//! therefore split into magnitude and sign, the sign going to the activation: 2 · 128 · 127 = 32 512 fits. (Activations
-//! are never −128, so the change of sign is exact.) Unsigned weights of up to 63 go in as they are: 2 · 63 · 127 =
-//! 16 002. The following `vpmaddwd` multiplies by the integer scale or by one, in i32.
+//! `vpmaddubsw` multiplies unsigned with signed bytes and adds pairs in i16, which saturates. With few rows, signed weights
+//! are therefore split into magnitude and sign, the sign going to the activation: 2 · 128 · 127 = 32 512 fits.
+//! (Activations are never −128, so the change of sign is exact.) Unsigned weights of up to 63 go in as they are: 2 · 63 ·
+//! 127 = 16 002. The following `vpmaddwd` multiplies by the integer scale or by one, in i32.
 
 mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
+mod panel;
+mod prompt;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -28,21 +30,20 @@ mod q6_k;
 mod q8_0;
 mod tile;
 mod unpacked;
+mod vectors;
 
 use std::arch::x86_64::*;
 
 use veritas_quant::GgmlType;
 use veritas_quant::unpack::{self, Format, GROUP};
 
-use super::panel::row_slices;
+use self::panel::{Portable, Vector, Vectors};
+use super::stretch::row_slices;
 use crate::Activations;
 use crate::table::RowsKernel;
 use crate::tile::TileWriter;
 
 pub(super) use unpacked::rows as decode_unpacked;
-
-/// From this many activation rows on it pays to unpack a panel, for formats that are also read in registers.
-pub(super) const PANEL_ROWS_MIN: usize = 6;
 
 /// The kernel of a type, or `None` where only the portable one exists.
 pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
@@ -111,15 +112,15 @@ pub(super) trait Direct: Format {
 
 /// The rows of a format that is read in registers.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn direct_rows<F: Direct>(
+fn direct_rows<F: Vector>(
     w: &[u8],
     n_rows: usize,
     cols: usize,
     acts: &Activations,
     out: &mut TileWriter<'_>,
 ) {
-    if acts.rows() >= PANEL_ROWS_MIN {
-        tile::rows::<F>(w, n_rows, cols, acts, out);
+    if acts.columns().is_some() {
+        prompt::rows::<Vectors<F>>(w, n_rows, cols, acts, out);
     } else {
         decode::<F>(w, n_rows, cols, acts, out);
     }
@@ -134,7 +135,9 @@ fn unpacked_rows<F: Format>(
     acts: &Activations,
     out: &mut TileWriter<'_>,
 ) {
-    if acts.rows() > 1 {
+    if acts.columns().is_some() {
+        prompt::rows::<Portable<F>>(w, n_rows, cols, acts, out);
+    } else if acts.rows() > 1 {
         tile::rows::<F>(w, n_rows, cols, acts, out);
     } else {
         unpacked::rows::<F>(w, n_rows, cols, acts, out);
@@ -275,6 +278,15 @@ fn bytes32(bytes: &[u8], at: usize) -> __m256i {
     let bytes = &bytes[at..at + 32];
     // SAFETY: the slice has 32 bytes, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// 32 bytes to `at`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store32(out: &mut [u8], at: usize, x: __m256i) {
+    let out = &mut out[at..at + 32];
+    // SAFETY: the slice has 32 bytes, and the store needs no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), x) };
 }
 
 /// The 16 bytes from `at`.

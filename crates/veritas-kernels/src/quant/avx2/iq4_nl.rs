@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use veritas_quant::tables::IQ4_NL_VALUES;
 use veritas_quant::unpack::IQ4_NL;
 
-use super::{Direct, bytes16, nibbles, q32, signed_pairs};
+use super::panel::Vector;
+use super::{Direct, bytes16, nibbles, q32, signed_pairs, store32};
 
 impl Direct for IQ4_NL {
     const D_AT: usize = 0;
@@ -15,6 +16,18 @@ impl Direct for IQ4_NL {
     unsafe fn dots(block: &[u8], q: &[i8], _sums: &[i16]) -> __m256i {
         let weights = looked_up(&IQ4_NL_VALUES, nibbles(bytes16(block, 2)));
         _mm256_madd_epi16(signed_pairs(weights, q32(q, 0)), _mm256_set1_epi16(1))
+    }
+}
+
+impl Vector for IQ4_NL {
+    const BITS: u32 = 8;
+    const CODE_OFFSET: u8 = 128;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: &[u8], out: &mut [u8]) {
+        let values = looked_up(&IQ4_NL_VALUES, nibbles(bytes16(block, 2)));
+        store32(out, 0, _mm256_xor_si256(values, _mm256_set1_epi8(-128)));
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use veritas_quant::unpack::Q3_K;
+use veritas_quant::unpack::{GROUP, Q3_K};
 
+use super::panel::Vector;
 use super::q6_k::scale_pair;
-use super::{Direct, bytes32, q32, words16};
+use super::{Direct, bytes32, q32, store32, words16};
 
 impl Direct for Q3_K {
     const D_AT: usize = 108;
@@ -35,14 +36,52 @@ impl Direct for Q3_K {
     }
 }
 
+impl Vector for Q3_K {
+    const BITS: u32 = 4;
+    const CODE_OFFSET: u8 = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: &[u8], out: &mut [u8]) {
+        let mut high = bytes32(block, 0);
+        for half in 0..2 {
+            let mut codes = bytes32(block, 32 + 32 * half);
+            for strip in 0..4 {
+                let third = _mm256_slli_epi16::<2>(_mm256_and_si256(high, _mm256_set1_epi8(1)));
+                let low = _mm256_and_si256(codes, _mm256_set1_epi8(3));
+                store32(out, 128 * half + 32 * strip, _mm256_or_si256(low, third));
+                codes = _mm256_srli_epi16::<2>(codes);
+                high = _mm256_srli_epi16::<1>(high);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scales(block: &[u8]) -> ([i8; GROUP], [i8; GROUP]) {
+        let mut scales = [0; GROUP];
+        for (scales, words) in scales.chunks_exact_mut(4).zip(scale_words(block)) {
+            for (scale, byte) in scales.iter_mut().zip(words.to_le_bytes()) {
+                *scale = byte.cast_signed() - 32;
+            }
+        }
+        (scales, [0; GROUP])
+    }
+}
+
 /// The sixteen scales.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn scales(block: &[u8]) -> __m128i {
+    let [a, b, c, d] = scale_words(block).map(u32::cast_signed);
+    _mm_sub_epi8(_mm_setr_epi32(a, b, c, d), _mm_set1_epi8(32))
+}
+
+/// The sixteen scales plus 32, four in a word.
+#[inline(always)]
+fn scale_words(block: &[u8]) -> [u32; 4] {
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     let low = [word(96), word(100), word(96) >> 4, word(100) >> 4];
     let high = word(104);
-    // Each word holds four scales: their low nibbles and two high bits each.
-    let four = |i: usize| ((low[i] & 0x0F0F_0F0F) | (((high >> (2 * i)) & 0x0303_0303) << 4)).cast_signed();
-    _mm_sub_epi8(_mm_setr_epi32(four(0), four(1), four(2), four(3)), _mm_set1_epi8(32))
+    // Each word holds the low nibbles of four scales and two high bits each.
+    std::array::from_fn(|i| (low[i] & 0x0F0F_0F0F) | (((high >> (2 * i)) & 0x0303_0303) << 4))
 }

@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Q4_1;
 
-use super::{Direct, bytes16, nibbles, q32, sum_of_block, unsigned_quads};
+use super::panel::Vector;
+use super::{Direct, bytes16, nibbles, q32, store32, sum_of_block, unsigned_quads};
 
 impl Direct for Q4_1 {
     const D_AT: usize = 0;
@@ -21,5 +22,16 @@ impl Direct for Q4_1 {
     #[target_feature(enable = "avx2")]
     unsafe fn mins(_block: &[u8], sums: &[i16]) -> __m256i {
         sum_of_block(sums)
+    }
+}
+
+impl Vector for Q4_1 {
+    const BITS: u32 = 4;
+    const CODE_OFFSET: u8 = 0;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: &[u8], out: &mut [u8]) {
+        store32(out, 0, nibbles(bytes16(block, 4)));
     }
 }

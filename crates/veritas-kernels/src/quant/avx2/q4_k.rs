@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use veritas_quant::unpack::Q4_K;
+use veritas_quant::unpack::{GROUP, Q4_K};
 
-use super::{Direct, bytes32, q32, words16};
+use super::panel::Vector;
+use super::{Direct, bytes32, q32, store32, words16};
 
 impl Direct for Q4_K {
     const D_AT: usize = 0;
@@ -33,6 +34,42 @@ impl Direct for Q4_K {
     unsafe fn mins(block: &[u8], sums: &[i16]) -> __m256i {
         mins(block, sums)
     }
+}
+
+impl Vector for Q4_K {
+    const BITS: u32 = 4;
+    const CODE_OFFSET: u8 = 0;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: &[u8], out: &mut [u8]) {
+        let low = _mm256_set1_epi8(15);
+        for pair in 0..4 {
+            let codes = bytes32(block, 16 + 32 * pair);
+            store32(out, 64 * pair, _mm256_and_si256(codes, low));
+            store32(out, 64 * pair + 32, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low));
+        }
+    }
+
+    #[inline(always)]
+    fn scales(block: &[u8]) -> ([i8; GROUP], [i8; GROUP]) {
+        six_bits(block)
+    }
+}
+
+/// The eight scales and the eight minimums of a block of Q4_K or Q5_K; what follows them is zero.
+#[inline(always)]
+pub(super) fn six_bits(block: &[u8]) -> ([i8; GROUP], [i8; GROUP]) {
+    let [a, b, c] = [word(block, 4), word(block, 8), word(block, 12)];
+    let (six, four, two) = (0x3F3F_3F3F, 0x0F0F_0F0F, 0x3030_3030);
+    let eight = |low: u32, high: u32| {
+        let mut out = [0; GROUP];
+        for (i, byte) in low.to_le_bytes().into_iter().chain(high.to_le_bytes()).enumerate() {
+            out[i] = byte.cast_signed();
+        }
+        out
+    };
+    (eight(a & six, c & four | (a >> 2) & two), eight(b & six, (c >> 4) & four | (b >> 2) & two))
 }
 
 /// The eight scales of a block of Q4_K or Q5_K.

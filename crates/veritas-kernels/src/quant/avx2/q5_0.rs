@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Q5_0;
 
-use super::{Direct, bytes16, nibbles, q32, unsigned_quads};
+use super::panel::Vector;
+use super::{Direct, bytes16, nibbles, q32, store32, unsigned_quads};
 
 impl Direct for Q5_0 {
     const D_AT: usize = 0;
@@ -13,10 +14,27 @@ impl Direct for Q5_0 {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn dots(block: &[u8], q: &[i8], _sums: &[i16]) -> __m256i {
-        let bits = i32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-        let codes = _mm256_or_si256(nibbles(bytes16(block, 6)), fifth_bits(bits));
-        unsigned_quads(codes, q32(q, 0))
+        unsigned_quads(codes(block), q32(q, 0))
     }
+}
+
+impl Vector for Q5_0 {
+    const BITS: u32 = 5;
+    const CODE_OFFSET: u8 = 16;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: &[u8], out: &mut [u8]) {
+        store32(out, 0, codes(block));
+    }
+}
+
+/// The 32 codes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn codes(block: &[u8]) -> __m256i {
+    let bits = i32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+    _mm256_or_si256(nibbles(bytes16(block, 6)), fifth_bits(bits))
 }
 
 /// Sixteen in each byte whose bit is set.

@@ -2,10 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use veritas_quant::unpack::Q5_K;
+use veritas_quant::unpack::{GROUP, Q5_K};
 
-use super::q4_k::{mins, scales};
-use super::{Direct, bytes32, q32};
+use super::panel::Vector;
+use super::q4_k::{mins, scales, six_bits};
+use super::{Direct, bytes32, q32, store32};
 
 impl Direct for Q5_K {
     const D_AT: usize = 0;
@@ -39,5 +40,32 @@ impl Direct for Q5_K {
     #[target_feature(enable = "avx2")]
     unsafe fn mins(block: &[u8], sums: &[i16]) -> __m256i {
         mins(block, sums)
+    }
+}
+
+impl Vector for Q5_K {
+    const BITS: u32 = 5;
+    const CODE_OFFSET: u8 = 0;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: &[u8], out: &mut [u8]) {
+        let (low, sixteen) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
+        let mut high = bytes32(block, 16);
+        for pair in 0..4 {
+            let codes = bytes32(block, 48 + 32 * pair);
+            let first = _mm256_and_si256(codes, low);
+            let second = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low);
+            let first_high = _mm256_and_si256(_mm256_slli_epi16::<4>(high), sixteen);
+            let second_high = _mm256_and_si256(_mm256_slli_epi16::<3>(high), sixteen);
+            store32(out, 64 * pair, _mm256_or_si256(first, first_high));
+            store32(out, 64 * pair + 32, _mm256_or_si256(second, second_high));
+            high = _mm256_srli_epi16::<2>(high);
+        }
+    }
+
+    #[inline(always)]
+    fn scales(block: &[u8]) -> ([i8; GROUP], [i8; GROUP]) {
+        six_bits(block)
     }
 }

@@ -1,11 +1,12 @@
-//! Panels of eight weight rows times tiles of up to four activation rows.
+//! The formats with grids: panels of eight weight rows times tiles of up to four activation rows.
 
 use std::arch::x86_64::*;
 
 use veritas_quant::unpack::{Format, GROUP};
 
+use super::vectors::{dwords, floats, quads, store};
 use crate::Activations;
-use crate::quant::panel::{Columns, PANEL_LEN, Panel, STEP, quad, row_slices, sum_pair};
+use crate::quant::panel::{Columns, PANEL_LEN, Panel, SPAN, quad, row_slices};
 use crate::tile::TileWriter;
 
 /// Weight rows of a panel: the lanes of a vector.
@@ -62,15 +63,9 @@ fn tiles<F: Format, const C: usize>(
     len: usize,
     acc: &mut [[f32; ROWS]],
 ) -> usize {
-    let columns = Columns::<C>::new(acts, a, at, len, F::SPAN);
+    let columns = Columns::<C>::new(acts, a, at, len);
     let (acc, _) = acc.split_first_chunk_mut::<C>().expect("the caller chose C by the rows that are left");
-    match (F::SPAN, F::SCALED, F::MINS) {
-        (32, false, false) => tile::<C, 32, false, false>(panel, &columns, acc),
-        (32, false, true) => tile::<C, 32, false, true>(panel, &columns, acc),
-        (256, true, false) => tile::<C, 256, true, false>(panel, &columns, acc),
-        (256, true, true) => tile::<C, 256, true, true>(panel, &columns, acc),
-        _ => unreachable!("{} has no panel", F::TYPE),
-    }
+    tile(panel, &columns, acc);
     C
 }
 
@@ -78,13 +73,9 @@ fn tiles<F: Format, const C: usize>(
 ///
 /// The sum of a dword is at most 4 · 128 · 127 in magnitude, times a scale of at most 128; the sum over a span is
 /// bounded as `veritas_quant::unpack` says.
-#[inline(never)] // One copy per kind of format, not one per format.
+#[inline(never)] // One copy, not one per format.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile<const C: usize, const SPAN: usize, const SCALED: bool, const MINS: bool>(
-    panel: &Panel<ROWS>,
-    columns: &Columns<'_, C>,
-    acc: &mut [[f32; ROWS]; C],
-) {
+fn tile<const C: usize>(panel: &Panel<ROWS>, columns: &Columns<'_, C>, acc: &mut [[f32; ROWS]; C]) {
     let mut total = [_mm256_setzero_ps(); C];
     for c in 0..C {
         total[c] = floats(&acc[c]);
@@ -92,7 +83,7 @@ fn tile<const C: usize, const SPAN: usize, const SCALED: bool, const MINS: bool>
     for span in 0..columns.scales[0].len() {
         let mut dots = [_mm256_setzero_si256(); C];
         for group in span * SPAN / GROUP..(span + 1) * SPAN / GROUP {
-            let scale = if SCALED { dwords(&panel.scales[group]) } else { _mm256_set1_epi16(1) };
+            let scale = dwords(&panel.scales[group]);
             let q: [_; C] = std::array::from_fn(|c| columns.q[c][group]);
             for (step, w) in panel.quants[group].iter().enumerate() {
                 let w = quads(w);
@@ -109,52 +100,8 @@ fn tile<const C: usize, const SPAN: usize, const SCALED: bool, const MINS: bool>
             let scale = _mm256_mul_ps(d, _mm256_set1_ps(columns.scales[c][span]));
             total[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dots[c]), total[c]);
         }
-        if MINS {
-            let mut mins = [_mm256_setzero_si256(); C];
-            for pair in span * SPAN / 32..(span + 1) * SPAN / 32 {
-                let min = words(&panel.mins[pair]);
-                for c in 0..C {
-                    let sums = _mm256_set1_epi32(sum_pair(columns.sums[c], 2 * pair));
-                    mins[c] = _mm256_add_epi32(mins[c], _mm256_madd_epi16(min, sums));
-                }
-            }
-            let d_min = floats(&panel.d_min[span]);
-            for c in 0..C {
-                let scale = _mm256_mul_ps(d_min, _mm256_set1_ps(columns.scales[c][span]));
-                total[c] = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(mins[c]), total[c]);
-            }
-        }
     }
     for c in 0..C {
-        // SAFETY: the array has eight elements, and the store needs no alignment.
-        unsafe { _mm256_storeu_ps(acc[c].as_mut_ptr(), total[c]) };
+        store(&mut acc[c], total[c]);
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn floats(x: &[f32; ROWS]) -> __m256 {
-    // SAFETY: the array has eight elements, and the load needs no alignment.
-    unsafe { _mm256_loadu_ps(x.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn dwords(x: &[i32; ROWS]) -> __m256i {
-    // SAFETY: the array has 32 bytes, and the load needs no alignment.
-    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn quads(x: &[[u8; STEP]; ROWS]) -> __m256i {
-    // SAFETY: the array has 32 bytes, and the load needs no alignment.
-    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn words(x: &[[i16; 2]; ROWS]) -> __m256i {
-    // SAFETY: the array has 32 bytes, and the load needs no alignment.
-    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }

@@ -1,12 +1,12 @@
-//! Panels of sixteen weight rows times tiles of up to eight activation rows.
+//! The formats with grids: panels of sixteen weight rows times tiles of up to four activation rows.
 
 use std::arch::x86_64::*;
 
 use veritas_quant::unpack::{Format, GROUP};
 
-use super::vectors::{dwords, floats, quads, store, words};
+use super::vectors::{dwords, floats, quads, store};
 use crate::Activations;
-use crate::quant::panel::{Columns, PANEL_LEN, Panel, quad, row_slices, sum_pair};
+use crate::quant::panel::{Columns, PANEL_LEN, Panel, SPAN, quad, row_slices};
 use crate::tile::TileWriter;
 
 /// Weight rows of a panel: the lanes of a vector.
@@ -39,8 +39,7 @@ pub(super) fn rows<F: Format>(
                 a += match left.len() {
                     1 => tiles::<F, 1>(&panel, acts, a, at, len, left),
                     2..4 => tiles::<F, 2>(&panel, acts, a, at, len, left),
-                    4..8 => tiles::<F, 4>(&panel, acts, a, at, len, left),
-                    _ => tiles::<F, 8>(&panel, acts, a, at, len, left),
+                    _ => tiles::<F, 4>(&panel, acts, a, at, len, left),
                 };
             }
         }
@@ -61,28 +60,23 @@ fn tiles<F: Format, const C: usize>(
     len: usize,
     acc: &mut [[f32; ROWS]],
 ) -> usize {
-    let columns = Columns::<C>::new(acts, a, at, len, F::SPAN);
+    let columns = Columns::<C>::new(acts, a, at, len);
     let (acc, _) = acc.split_first_chunk_mut::<C>().expect("the caller chose C by the rows that are left");
-    match (F::SPAN, F::GROUP, F::MINS) {
-        (32, 32, false) => tile::<C, 32, 32, false>(panel, &columns, acc),
-        (32, 32, true) => tile::<C, 32, 32, true>(panel, &columns, acc),
-        (256, 16, false) => tile::<C, 256, 16, false>(panel, &columns, acc),
-        (256, 16, true) => tile::<C, 256, 16, true>(panel, &columns, acc),
-        (256, 32, false) => tile::<C, 256, 32, false>(panel, &columns, acc),
-        (256, 32, true) => tile::<C, 256, 32, true>(panel, &columns, acc),
+    match F::GROUP {
+        16 => tile::<C, 16>(panel, &columns, acc),
+        32 => tile::<C, 32>(panel, &columns, acc),
         _ => unreachable!("{} has no panel", F::TYPE),
     }
     C
 }
 
-/// Adds the products over the panel's stretch to `acc`, span by span in order. Spans of 256 have integer scales, one per
-/// `SCALE_LEN` weights; spans of 32 have none.
+/// Adds the products over the panel's stretch to `acc`, span by span in order; `SCALE_LEN` weights share an integer scale.
 ///
 /// With the offset a sum over 32 weights is at most 32 · 255 · 127 = 1 036 320 in magnitude on the way, and after the
 /// correction what `veritas_quant::unpack` says.
 #[inline(never)] // One copy per kind of format, not one per format.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn tile<const C: usize, const SPAN: usize, const SCALE_LEN: usize, const MINS: bool>(
+fn tile<const C: usize, const SCALE_LEN: usize>(
     panel: &Panel<ROWS>,
     columns: &Columns<'_, C>,
     acc: &mut [[f32; ROWS]; C],
@@ -109,34 +103,15 @@ fn tile<const C: usize, const SPAN: usize, const SCALE_LEN: usize, const MINS: b
                     }
                 }
             }
-            if SPAN == 256 {
-                let scale = dwords(&panel.scales[sub * SCALE_LEN / GROUP]);
-                for c in 0..C {
-                    dots[c] = _mm512_add_epi32(dots[c], _mm512_mullo_epi32(part[c], scale));
-                }
-            } else {
-                dots = part;
+            let scale = dwords(&panel.scales[sub * SCALE_LEN / GROUP]);
+            for c in 0..C {
+                dots[c] = _mm512_add_epi32(dots[c], _mm512_mullo_epi32(part[c], scale));
             }
         }
         let d = floats(&panel.d[span]);
         for c in 0..C {
             let scale = _mm512_mul_ps(d, _mm512_set1_ps(columns.scales[c][span]));
             total[c] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[c]), total[c]);
-        }
-        if MINS {
-            let mut mins = [_mm512_setzero_si512(); C];
-            for pair in span * SPAN / 32..(span + 1) * SPAN / 32 {
-                let min = words(&panel.mins[pair]);
-                for c in 0..C {
-                    let sums = _mm512_set1_epi32(sum_pair(columns.sums[c], 2 * pair));
-                    mins[c] = _mm512_dpwssd_epi32(mins[c], min, sums);
-                }
-            }
-            let d_min = floats(&panel.d_min[span]);
-            for c in 0..C {
-                let scale = _mm512_mul_ps(d_min, _mm512_set1_ps(columns.scales[c][span]));
-                total[c] = _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[c]), total[c]);
-            }
         }
     }
     for c in 0..C {
