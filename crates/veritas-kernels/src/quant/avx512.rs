@@ -4,9 +4,8 @@
 //! multiplies unsigned with signed bytes and adds four products in i32 without saturation; signed weights are made
 //! unsigned by adding 128, and the accumulators start from −128 times the sum of the activations.
 //!
-//! Few activation rows: `decode`, for the formats that generation mostly meets; the readers of `avx2` for the others.
-//! Every machine of this level has their instructions. The formats with grids, whose unpacking costs most, are unpacked
-//! once for a few activation rows, too (`tile`).
+//! Few activation rows: `decode`, straight from the file's layout. The formats with grids, whose unpacking costs most,
+//! are unpacked once for a few activation rows (`tile`), and by the reader of `avx2` for one.
 
 mod ahead;
 mod decode;
@@ -19,7 +18,7 @@ use veritas_quant::GgmlType;
 use veritas_quant::unpack::{self, Format};
 
 use self::panel::{Blocks32, Blocks256, Fill, Portable};
-use super::avx2::{self, Direct};
+use super::avx2;
 use crate::Activations;
 use crate::table::RowsKernel;
 use crate::tile::TileWriter;
@@ -36,10 +35,10 @@ pub(super) fn rows(ty: GgmlType) -> Option<RowsKernel> {
         GgmlType::Q4_1 => rows_32::<unpack::Q4_1, Blocks32<unpack::Q4_1>>,
         GgmlType::Q5_1 => rows_32::<unpack::Q5_1, Blocks32<unpack::Q5_1>>,
         GgmlType::IQ4_NL => rows_32::<unpack::IQ4_NL, Blocks32<unpack::IQ4_NL>>,
-        GgmlType::MXFP4 => direct_rows::<unpack::MXFP4, Portable<unpack::MXFP4>>,
-        GgmlType::Q2_K => direct_rows::<unpack::Q2_K, Portable<unpack::Q2_K>>,
-        GgmlType::Q3_K => direct_rows::<unpack::Q3_K, Portable<unpack::Q3_K>>,
-        GgmlType::IQ4_XS => direct_rows::<unpack::IQ4_XS, Portable<unpack::IQ4_XS>>,
+        GgmlType::MXFP4 => rows_32::<unpack::MXFP4, Portable<unpack::MXFP4>>,
+        GgmlType::Q2_K => rows_256::<unpack::Q2_K, Portable<unpack::Q2_K>>,
+        GgmlType::Q3_K => rows_256::<unpack::Q3_K, Portable<unpack::Q3_K>>,
+        GgmlType::IQ4_XS => rows_256::<unpack::IQ4_XS, Portable<unpack::IQ4_XS>>,
         GgmlType::IQ2_XXS => unpacked_rows::<unpack::IQ2_XXS>,
         GgmlType::IQ2_XS => unpacked_rows::<unpack::IQ2_XS>,
         GgmlType::IQ2_S => unpacked_rows::<unpack::IQ2_S>,
@@ -56,7 +55,7 @@ macro_rules! few_or_many {
     ($(#[$doc:meta])* $name:ident<F: $bound:path>: $($few:ident)::+) => {
         $(#[$doc])*
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-        fn $name<F: Direct + $bound, P: Fill<Format = F>>(
+        fn $name<F: $bound, P: Fill<Format = F>>(
             w: &[u8],
             n_rows: usize,
             cols: usize,
@@ -79,10 +78,6 @@ few_or_many! {
 few_or_many! {
     /// The rows of a format with blocks of 256 that `decode` reads.
     rows_256<F: decode::Block256>: decode::rows_256
-}
-few_or_many! {
-    /// The rows of a format that `avx2` reads in registers.
-    direct_rows<F: Direct>: avx2::decode
 }
 
 /// The rows of a format that is unpacked through memory.

@@ -20,6 +20,10 @@
 mod blocks256;
 mod blocks32;
 mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;

@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Format;
 
+use super::blocks32::{even_lanes, odd_lanes};
 use super::{
-    AHEAD, COLUMNS, add_lanes, add_pairs, add_within_lanes, floats, floats4, prefetch, q64, words32,
+    AHEAD, COLUMNS, add_lanes, add_pairs, add_within_lanes, bytes16, floats, floats4, prefetch, q64, words32,
 };
 use crate::Activations;
 use crate::tile::TileWriter;
@@ -14,16 +15,18 @@ use crate::tile::TileWriter;
 const BLOCKS: usize = 4;
 
 /// What the headers of up to four blocks say.
+///
+/// Where 32 weights share a scale, the first vector of `scales` and of `mins` has eight words per block, lane by lane;
+/// where 16 do, both have sixteen words for each of two blocks.
 #[derive(Clone, Copy)]
 pub(in crate::quant::avx512) struct Headers {
     /// The factors, one per block.
     pub(super) d: __m128,
     /// The factors of the minimums.
     pub(super) d_min: __m128,
-    /// Eight scales of 16 bits per block, lane by lane; unused in formats that keep them elsewhere.
-    pub(super) scales: __m512i,
-    /// Eight minimums of 16 bits per block, lane by lane.
-    pub(super) mins: __m512i,
+    pub(super) scales: [__m512i; 2],
+    /// The minimums; in formats without them −offset · scale, where the codes are too high by the offset.
+    pub(super) mins: [__m512i; 2],
 }
 
 impl Headers {
@@ -42,27 +45,32 @@ pub(in crate::quant::avx512) trait Block256: Format {
     /// The machine must have the AVX-512 level.
     unsafe fn headers<const N: usize>(blocks: &[u8]) -> Headers;
 
-    /// The unsigned codes of a block, at most 63.
+    /// The unsigned codes of a block, at most 63 unless the format has a [`Block256::dot`] of its own.
     ///
     /// # Safety
     /// The machine must have the AVX-512 level.
     unsafe fn codes(block: &[u8]) -> [__m512i; 4];
 
-    /// The scale of each pair of codes, in the codes' order. `place` is the block's among the headers.
+    /// The scale of each pair of codes, in the codes' order, of the block `PLACE` of the headers.
     ///
     /// # Safety
     /// The machine must have the AVX-512 level.
-    unsafe fn scales(headers: &Headers, place: usize, block: &[u8]) -> [__m512i; 4];
+    unsafe fn scales<const PLACE: usize>(headers: &Headers) -> [__m512i; 4];
 
-    /// What is added to the dot product because the codes are too high: partial sums. `sums` are those of each 16
-    /// activations of the block.
+    /// Partial sums of scale · code · activation over the 256 activations from `at`.
     ///
     /// # Safety
     /// The machine must have the AVX-512 level.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn offset(_block: &[u8], _sums: &[i16]) -> __m512i {
-        _mm512_setzero_si512()
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn dot(codes: &[__m512i; 4], scales: &[__m512i; 4], q: &[i8], at: usize) -> __m512i {
+        let mut dot = _mm512_setzero_si512();
+        for v in 0..4 {
+            // At most 2 · 63 · 127 = 16 002: no saturation.
+            let pairs = _mm512_maddubs_epi16(codes[v], q64(q, at + 64 * v));
+            dot = add_pairs(dot, pairs, scales[v]);
+        }
+        dot
     }
 }
 
@@ -202,7 +210,7 @@ struct Terms {
     dots: [__m512i; BLOCKS],
     /// d_min · da.
     min_scale: __m128,
-    /// Partial sums of minimums times sums, one lane of 128 bits per block.
+    /// Partial sums of [`Headers::mins`] times sums, one lane of 128 bits per block.
     mins: __m512i,
 }
 
@@ -214,13 +222,17 @@ impl Terms {
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl,fma")]
     fn add_to<F: Block256, const N: usize>(&self, mut acc: f32) -> f32 {
-        let dots = floats(_mm_cvtepi32_ps(add_lanes(add_within_lanes(self.dots))));
+        let mut dots = add_lanes(add_within_lanes(self.dots));
+        let of_mins = total_of_lanes(self.mins);
         let scale = floats(self.scale);
         let (mut mins, mut min_scale) = ([0.0; 4], [0.0; 4]);
         if F::MINS {
-            mins = floats(_mm_cvtepi32_ps(total_of_lanes(self.mins)));
+            mins = floats(_mm_cvtepi32_ps(of_mins));
             min_scale = floats(self.min_scale);
+        } else {
+            dots = _mm_add_epi32(dots, of_mins);
         }
+        let dots = floats(_mm_cvtepi32_ps(dots));
         for b in 0..N {
             acc = scale[b].mul_add(dots[b], acc);
             if F::MINS {
@@ -247,29 +259,98 @@ fn multiply<F: Block256, const C: usize, const N: usize>(
         terms[c].scale = _mm_mul_ps(headers.d, da);
         if F::MINS {
             terms[c].min_scale = _mm_mul_ps(headers.d_min, da);
-            terms[c].mins = _mm512_madd_epi16(headers.mins, words32(&columns[c].sums_paired[step], 0));
         }
+        terms[c].mins = if F::GROUP == 16 {
+            let sums = &columns[c].sums[step];
+            let first = _mm512_madd_epi16(headers.mins[0], words32(sums, 0));
+            let second = _mm512_madd_epi16(headers.mins[1], words32(sums, 32));
+            _mm512_add_epi32(even_lanes(first, second), odd_lanes(first, second))
+        } else {
+            _mm512_madd_epi16(headers.mins[0], words32(&columns[c].sums_paired[step], 0))
+        };
     }
-    let mut q = [&[0; 1024]; C];
-    let mut sums = [&[0; 64]; C];
+    multiply_block::<F, C, 0>(blocks, headers, columns, step, terms);
+    if N > 1 {
+        multiply_block::<F, C, 1>(blocks, headers, columns, step, terms);
+    }
+    if N > 2 {
+        multiply_block::<F, C, 2>(blocks, headers, columns, step, terms);
+    }
+    if N > 3 {
+        multiply_block::<F, C, 3>(blocks, headers, columns, step, terms);
+    }
+}
+
+/// Multiplies the block `PLACE` of a step with the columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn multiply_block<F: Block256, const C: usize, const PLACE: usize>(
+    blocks: &[u8],
+    headers: &Headers,
+    columns: &[Column<'_>; C],
+    step: usize,
+    terms: &mut [Terms; C],
+) {
+    let block = &blocks[PLACE * F::BYTES..(PLACE + 1) * F::BYTES];
+    // SAFETY: this function enables the level.
+    let (codes, scales) = unsafe { (F::codes(block), F::scales::<PLACE>(headers)) };
     for c in 0..C {
-        (q[c], sums[c]) = (&columns[c].q[step], &columns[c].sums[step]);
-    }
-    for b in 0..N {
-        let block = &blocks[b * F::BYTES..(b + 1) * F::BYTES];
         // SAFETY: this function enables the level.
-        let (codes, scales) = unsafe { (F::codes(block), F::scales(headers, b, block)) };
-        for c in 0..C {
-            // SAFETY: this function enables the level.
-            let mut dot = unsafe { F::offset(block, &sums[c][16 * b..16 * (b + 1)]) };
-            for v in 0..4 {
-                // At most 2 · 63 · 127 = 16 002: no saturation.
-                let pairs = _mm512_maddubs_epi16(codes[v], q64(q[c], 256 * b + 64 * v));
-                dot = add_pairs(dot, pairs, scales[v]);
-            }
-            terms[c].dots[b] = dot;
-        }
+        terms[c].dots[PLACE] = unsafe { F::dot(&codes, &scales, &columns[c].q[step], 256 * PLACE) };
     }
+}
+
+/// The 16 bytes at byte `AT` of each of `N` blocks of `BYTES` bytes, one block per lane of 128 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(super) fn lanes_of_blocks<const N: usize, const BYTES: usize, const AT: usize>(blocks: &[u8]) -> __m512i {
+    let mut lanes = _mm512_castsi128_si512(bytes16(blocks, AT));
+    if N > 1 {
+        lanes = _mm512_inserti32x4::<1>(lanes, bytes16(blocks, BYTES + AT));
+    }
+    if N > 2 {
+        lanes = _mm512_inserti32x4::<2>(lanes, bytes16(blocks, 2 * BYTES + AT));
+    }
+    if N > 3 {
+        lanes = _mm512_inserti32x4::<3>(lanes, bytes16(blocks, 3 * BYTES + AT));
+    }
+    lanes
+}
+
+/// Sixteen signed bytes in each lane of 128 bits as [`Headers::scales`] has them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn words_of_lanes(lanes: __m512i) -> [__m512i; 2] {
+    [
+        _mm512_cvtepi8_epi16(_mm512_castsi512_si256(lanes)),
+        _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64::<1>(lanes)),
+    ]
+}
+
+/// [`Block256::scales`] of a format where each 16 of ascending weights share a scale.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn scales_of_16<const PLACE: usize>(headers: &Headers) -> [__m512i; 4] {
+    const PLACES: [[[i16; 32]; 4]; 2] = places_of_16();
+    let (places, scales) = (&PLACES[PLACE % 2], headers.scales[PLACE / 2]);
+    [
+        _mm512_permutexvar_epi16(words32(&places[0], 0), scales),
+        _mm512_permutexvar_epi16(words32(&places[1], 0), scales),
+        _mm512_permutexvar_epi16(words32(&places[2], 0), scales),
+        _mm512_permutexvar_epi16(words32(&places[3], 0), scales),
+    ]
+}
+
+/// By block and vector, the places of the scales: eight times each of four groups.
+const fn places_of_16() -> [[[i16; 32]; 4]; 2] {
+    let mut places = [[[0; 32]; 4]; 2];
+    let mut i = 0;
+    while i < 2 * 4 * 32 {
+        let (block, v, word) = (i / 128, i / 32 % 4, i % 32);
+        places[block][v][word] = (16 * block + 4 * v + word / 8) as i16;
+        i += 1;
+    }
+    places
 }
 
 /// The total of each lane of 128 bits.

@@ -9,7 +9,7 @@ use crate::Activations;
 use crate::tile::TileWriter;
 
 /// Rows of a group.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 
 /// Blocks along K of a step, one per lane of 128 bits.
 pub(in crate::quant::avx512) const BLOCKS: usize = 4;
@@ -32,6 +32,16 @@ pub(in crate::quant::avx512) trait Block32: Format {
     /// # Safety
     /// The machine must have the AVX-512 level.
     unsafe fn codes(blocks: &[u8]) -> [__m512i; 2];
+
+    /// The factors of four blocks of four rows: lane b holds block b of each row.
+    ///
+    /// # Safety
+    /// The machine must have the AVX-512 level.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn factors(blocks: [&[u8]; ROWS]) -> __m512 {
+        halves(blocks, const { &places_of_rows(Self::BYTES, Self::D_AT) })
+    }
 }
 
 /// All weight rows times all activation rows.
@@ -251,7 +261,8 @@ fn multiply<F: Block32, const C: usize, const REST: bool>(
     // SAFETY: this function enables the level.
     let codes =
         unsafe { [F::codes(blocks[0]), F::codes(blocks[1]), F::codes(blocks[2]), F::codes(blocks[3])] };
-    let d = halves(blocks, const { &places_of_rows(F::BYTES, F::D_AT) });
+    // SAFETY: this function enables the level.
+    let d = unsafe { F::factors(blocks) };
     let min = if F::MINS { halves(blocks, const { &places_of_rows(F::BYTES, F::MIN_AT) }) } else { d };
     // One dword of each lane, four times: what belongs to a block goes to its four rows.
     let spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
@@ -292,14 +303,14 @@ fn lanes_of_blocks(codes: [__m512i; 2], q: [__m512i; 2]) -> __m512i {
 /// The lanes 0 and 2 of both.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn even_lanes(a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn even_lanes(a: __m512i, b: __m512i) -> __m512i {
     _mm512_shuffle_i64x2::<0b10_00_10_00>(a, b)
 }
 
 /// The lanes 1 and 3 of both.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn odd_lanes(a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn odd_lanes(a: __m512i, b: __m512i) -> __m512i {
     _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b)
 }
 

@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Q4_K;
 
-use super::blocks256::{Block256, Headers};
-use super::{bytes16, bytes64, words32};
+use super::blocks256::{Block256, Headers, lanes_of_blocks};
+use super::{bytes64, words32};
 
 impl Block256 for Q4_K {
     const PAIRED: bool = true;
@@ -24,8 +24,8 @@ impl Block256 for Q4_K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn scales(headers: &Headers, place: usize, _block: &[u8]) -> [__m512i; 4] {
-        scales(headers, place)
+    unsafe fn scales<const PLACE: usize>(headers: &Headers) -> [__m512i; 4] {
+        scales::<PLACE>(headers)
     }
 }
 
@@ -33,16 +33,7 @@ impl Block256 for Q4_K {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 pub(super) fn headers<const N: usize, const BYTES: usize>(blocks: &[u8]) -> Headers {
-    let mut packed = _mm512_castsi128_si512(bytes16(blocks, 0));
-    if N > 1 {
-        packed = _mm512_inserti32x4::<1>(packed, bytes16(blocks, BYTES));
-    }
-    if N > 2 {
-        packed = _mm512_inserti32x4::<2>(packed, bytes16(blocks, 2 * BYTES));
-    }
-    if N > 3 {
-        packed = _mm512_inserti32x4::<3>(packed, bytes16(blocks, 3 * BYTES));
-    }
+    let packed = lanes_of_blocks::<N, BYTES, 0>(blocks);
     // In each lane: dword 0 is d and d_min. The first four scales (dword 1) and minimums (dword 2) have their six bits in
     // one byte, the other four in a nibble of dword 3 and the two spare bits of the first.
     let first = _mm512_and_si512(packed, _mm512_set1_epi32(0x3F3F_3F3F));
@@ -62,8 +53,8 @@ pub(super) fn headers<const N: usize, const BYTES: usize>(blocks: &[u8]) -> Head
     Headers {
         d: _mm_shuffle_ps::<0b10_00_10_00>(low, high),
         d_min: _mm_shuffle_ps::<0b11_01_11_01>(low, high),
-        scales: _mm512_unpackhi_epi8(with_scales, zero),
-        mins: _mm512_unpacklo_epi8(with_mins, zero),
+        scales: [_mm512_unpackhi_epi8(with_scales, zero), zero],
+        mins: [_mm512_unpacklo_epi8(with_mins, zero), zero],
     }
 }
 
@@ -84,14 +75,14 @@ pub(super) fn codes(block: &[u8], at: usize) -> [__m512i; 4] {
 /// The scales in the order of [`codes`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn scales(headers: &Headers, place: usize) -> [__m512i; 4] {
+pub(super) fn scales<const PLACE: usize>(headers: &Headers) -> [__m512i; 4] {
     const PLACES: [[[i16; 32]; 4]; 4] = places();
-    let places = &PLACES[place];
+    let places = &PLACES[PLACE];
     [
-        _mm512_permutexvar_epi16(words32(&places[0], 0), headers.scales),
-        _mm512_permutexvar_epi16(words32(&places[1], 0), headers.scales),
-        _mm512_permutexvar_epi16(words32(&places[2], 0), headers.scales),
-        _mm512_permutexvar_epi16(words32(&places[3], 0), headers.scales),
+        _mm512_permutexvar_epi16(words32(&places[0], 0), headers.scales[0]),
+        _mm512_permutexvar_epi16(words32(&places[1], 0), headers.scales[0]),
+        _mm512_permutexvar_epi16(words32(&places[2], 0), headers.scales[0]),
+        _mm512_permutexvar_epi16(words32(&places[3], 0), headers.scales[0]),
     ]
 }
 

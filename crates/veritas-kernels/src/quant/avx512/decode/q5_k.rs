@@ -31,8 +31,8 @@ impl Block256 for Q5_K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn scales(headers: &Headers, place: usize, _block: &[u8]) -> [__m512i; 4] {
-        q4_k::scales(headers, place)
+    unsafe fn scales<const PLACE: usize>(headers: &Headers) -> [__m512i; 4] {
+        q4_k::scales::<PLACE>(headers)
     }
 }
 

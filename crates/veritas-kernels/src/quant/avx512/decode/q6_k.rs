@@ -4,11 +4,8 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Q6_K;
 
-use super::blocks256::{Block256, Headers};
-use super::{bytes16, bytes32, bytes64, half_bits, words32};
-
-/// Where the scales stand in a block.
-const SCALES_AT: usize = 192;
+use super::blocks256::{Block256, Headers, lanes_of_blocks, scales_of_16, words_of_lanes};
+use super::{bytes32, bytes64, half_bits};
 
 impl Block256 for Q6_K {
     const PAIRED: bool = false;
@@ -20,9 +17,14 @@ impl Block256 for Q6_K {
         for b in 0..N {
             d |= half_bits(blocks, 210 * b + 208) << (16 * b);
         }
-        let zero = _mm512_setzero_si512();
-        let d = _mm_cvtph_ps(_mm_cvtsi64_si128(d.cast_signed()));
-        Headers { d, d_min: _mm_setzero_ps(), scales: zero, mins: zero }
+        let scales = words_of_lanes(lanes_of_blocks::<N, 210, 192>(blocks));
+        let offset = _mm512_set1_epi16(-32);
+        Headers {
+            d: _mm_cvtph_ps(_mm_cvtsi64_si128(d.cast_signed())),
+            d_min: _mm_setzero_ps(),
+            scales,
+            mins: [_mm512_mullo_epi16(scales[0], offset), _mm512_mullo_epi16(scales[1], offset)],
+        }
     }
 
     #[inline]
@@ -33,28 +35,9 @@ impl Block256 for Q6_K {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn scales(_headers: &Headers, _place: usize, block: &[u8]) -> [__m512i; 4] {
-        const PLACES: [[i16; 32]; 4] = places();
-        let scales = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(bytes16(block, SCALES_AT)));
-        [
-            _mm512_permutexvar_epi16(words32(&PLACES[0], 0), scales),
-            _mm512_permutexvar_epi16(words32(&PLACES[1], 0), scales),
-            _mm512_permutexvar_epi16(words32(&PLACES[2], 0), scales),
-            _mm512_permutexvar_epi16(words32(&PLACES[3], 0), scales),
-        ]
-    }
-
-    /// −32 · Σ scale · sum.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn offset(block: &[u8], sums: &[i16]) -> __m512i {
-        let sums = &sums[..16];
-        // SAFETY: the slice has 32 bytes, and the load needs no alignment.
-        let sums = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
-        let scales = _mm256_cvtepi8_epi16(bytes16(block, SCALES_AT));
-        let offset = _mm256_slli_epi32::<5>(_mm256_madd_epi16(scales, sums));
-        _mm512_zextsi256_si512(_mm256_sub_epi32(_mm256_setzero_si256(), offset))
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn scales<const PLACE: usize>(headers: &Headers) -> [__m512i; 4] {
+        scales_of_16::<PLACE>(headers)
     }
 }
 
@@ -75,16 +58,4 @@ fn half(block: &[u8], half: usize) -> [__m512i; 2] {
         _mm512_or_si512(_mm512_and_si512(nibbles, low), first),
         _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low), second),
     ]
-}
-
-/// By vector, the places of the scales: eight times each of four groups.
-const fn places() -> [[i16; 32]; 4] {
-    let mut places = [[0; 32]; 4];
-    let mut i = 0;
-    while i < 4 * 32 {
-        let (v, word) = (i / 32, i % 32);
-        places[v][word] = (4 * v + word / 8) as i16;
-        i += 1;
-    }
-    places
 }
