@@ -13,6 +13,8 @@ mod stretch;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use veritas_quant::{GgmlType, unpack};
 
@@ -60,6 +62,22 @@ pub(crate) fn avx2_rows(ty: GgmlType) -> Option<RowsKernel> {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn avx512_rows(ty: GgmlType) -> Option<RowsKernel> {
     avx512::rows(ty).or_else(|| portable_rows(ty))
+}
+
+/// The kernel of a quantised type for Advanced SIMD, or the portable one.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn neon_rows(ty: GgmlType) -> Option<RowsKernel> {
+    let own = if has_neon_kernels() { neon::rows(ty) } else { None };
+    own.or_else(|| portable_rows(ty))
+}
+
+/// Whether this machine has kernels of its own for quantised types at the level of Advanced SIMD: not every one has the
+/// dot products that they are made of.
+pub(crate) fn has_neon_kernels() -> bool {
+    #[cfg(target_arch = "aarch64")]
+    return neon::is_available();
+    #[cfg(not(target_arch = "aarch64"))]
+    false
 }
 
 #[cfg(test)]

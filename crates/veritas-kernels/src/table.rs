@@ -60,8 +60,11 @@ macro_rules! tables {
             $(, $name = $body as ($($arg: $ty),*))*
         );
 
+        #[cfg(target_arch = "aarch64")]
+        level!(neon, veritas_simd::NeonToken, [], (2, 2, 4) $(, $name = $body as ($($arg: $ty),*))*);
+
         /// The portable level.
-        const PORTABLE: Table = Table {
+        static PORTABLE: Table = Table {
             isa: Isa::Portable,
             float_rows: |ty| float_rows!(portable, ty),
             quant_rows: quant::portable_rows,
@@ -86,10 +89,14 @@ macro_rules! tables {
             $($name: avx512::$name,)*
         };
 
-        /// Advanced SIMD: the portable bodies, which the compiler vectorises with the baseline of the target, where
-        /// `mul_add` is an instruction.
+        /// Advanced SIMD.
         #[cfg(target_arch = "aarch64")]
-        static NEON: Table = Table { isa: Isa::Neon, ..PORTABLE };
+        static NEON: Table = Table {
+            isa: Isa::Neon,
+            float_rows: |ty| float_rows!(neon, ty),
+            quant_rows: quant::neon_rows,
+            $($name: neon::$name,)*
+        };
     };
 }
 
@@ -289,7 +296,11 @@ impl Kernels {
 
     /// Whether the level's products of many quantised rows read them side by side.
     pub(crate) fn reads_columns(&self) -> bool {
-        matches!(self.isa(), Isa::Avx2 | Isa::Avx512)
+        match self.isa() {
+            Isa::Avx2 | Isa::Avx512 => true,
+            Isa::Neon => quant::has_neon_kernels(),
+            _ => false,
+        }
     }
 
     /// Whether the level's products of BF16 weights read pairs of BF16 activations.

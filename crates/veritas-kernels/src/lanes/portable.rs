@@ -1,4 +1,4 @@
-//! The lanes as an array: the definition, and what the compiler makes of it elsewhere than on x86.
+//! The lanes as an array: the definition.
 
 use half::f16;
 use veritas_simd::PortableToken;

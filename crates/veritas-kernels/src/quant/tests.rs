@@ -239,6 +239,9 @@ macro_rules! types {
 
 levels!(portable: Isa::Portable, avx2: Isa::Avx2, avx512: Isa::Avx512);
 
+#[cfg(target_arch = "aarch64")]
+levels!(neon: Isa::Neon);
+
 #[test]
 fn every_quantised_type_has_a_kernel_on_every_level() {
     for ty in GgmlType::all() {
@@ -249,5 +252,7 @@ fn every_quantised_type_has_a_kernel_on_every_level() {
             assert_eq!(super::avx2_rows(ty).is_some(), quantised, "{ty}");
             assert_eq!(super::avx512_rows(ty).is_some(), quantised, "{ty}");
         }
+        #[cfg(target_arch = "aarch64")]
+        assert_eq!(super::neon_rows(ty).is_some(), quantised, "{ty}");
     }
 }
