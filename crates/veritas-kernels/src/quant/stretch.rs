@@ -105,7 +105,7 @@ impl<'w, const ROWS: usize> Ahead<'w, ROWS> {
 /// Asks for a line. It is a hint: it reads nothing and never faults, whatever the address.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn prefetch(line: *const u8) {
+pub(super) fn prefetch(line: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     // SAFETY: SSE is part of the baseline.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
@@ -114,7 +114,7 @@ fn prefetch(line: *const u8) {
 /// Asks for a line. It is a hint: it reads nothing and never faults, whatever the address.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-fn prefetch(line: *const u8) {
+pub(super) fn prefetch(line: *const u8) {
     // SAFETY: the instruction is part of the baseline, reads nothing and changes no register.
     unsafe {
         std::arch::asm!("prfm pldl2keep, [{line}]", line = in(reg) line,

@@ -1,8 +1,7 @@
 //! Prefetching in a walk that computes, too.
 
-use std::arch::x86_64::*;
-
 use super::panel::{PanelRows, ROWS};
+use crate::quant::stretch::prefetch;
 
 const LINE: usize = 64;
 
@@ -34,9 +33,7 @@ impl<'w> Ahead<'w> {
                 return;
             }
             let start = self.rows.row(self.row).as_ptr();
-            // Prefetching is a hint: it reads nothing and never faults.
-            // SAFETY: SSE is part of the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(self.line * LINE).cast()) };
+            prefetch(start.wrapping_add(self.line * LINE));
             self.line += 1;
             if self.line == self.n_row_lines {
                 (self.row, self.line) = (self.row + 1, 0);

@@ -20,6 +20,7 @@ use super::vectors::{self, floats, quads, store, words};
 use crate::Activations;
 use crate::columns::{ColumnTile, ColumnTiles, NARROW, SpanLayout, WIDE};
 use crate::quant::panel::STEP;
+use crate::quant::stretch::finish;
 use crate::tile::TileWriter;
 
 /// Rows of at most this many weights are one stretch.
@@ -83,7 +84,7 @@ pub(super) fn rows<F: Fill>(
             let sums = &mut sums[p * panel_sums..][..panel_sums];
             tiles::<F::Format>(panel, columns, &stretch, sums, &mut ahead);
             if stretch.at + stretch.len == cols {
-                finish(sums, p * ROWS, n_rows, out);
+                finish::<ROWS>(sums, p * ROWS, n_rows, out);
             }
         }
     });
@@ -301,19 +302,6 @@ fn spans_of_256<const C: usize, const G: usize, const MINS: bool>(
                     );
                 }
             }
-        }
-    }
-}
-
-/// The sums of a panel that begins with the weight row `first` become outputs.
-fn finish(sums: &[f32], first: usize, n_rows: usize, out: &mut TileWriter<'_>) {
-    let n = ROWS.min(n_rows - first);
-    for (a, sums) in sums.chunks_exact(ROWS).take(out.n_act_rows()).enumerate() {
-        let out = &mut out.row_mut(a)[first..first + n];
-        match <&mut [f32; ROWS]>::try_from(&mut *out) {
-            // A length that the compiler knows makes it two stores.
-            Ok(out) => out.copy_from_slice(sums),
-            Err(_) => out.copy_from_slice(&sums[..n]),
         }
     }
 }
