@@ -26,6 +26,9 @@ mod layer;
 )]
 mod limits;
 mod missing;
+#[cfg(any(test, not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))))]
+#[cfg_attr(test, allow(dead_code, unreachable_pub))]
+mod no_sandbox;
 mod policy;
 mod probe;
 mod report;
@@ -45,7 +48,7 @@ mod platform;
 /// The module of systems without a sandbox, to be tested where there is one.
 #[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "unconfined.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 mod platform_without_a_sandbox;
 
 pub use error::Error;

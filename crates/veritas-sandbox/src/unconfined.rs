@@ -10,33 +10,14 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::limits::FILES_MAX;
-use crate::{
-    Error, Exit, Inherited, Limits, Policy, Probe, ProbeContext, Report, SpawnFacts, SpawnSpec, missing,
-};
+use crate::no_sandbox::unsupported;
+use crate::{Error, Exit, Inherited, Limits, Policy, Report, SpawnFacts, SpawnSpec, missing};
 
-/// Whether a worker can be confined here.
-pub(crate) const HAS_SANDBOX: bool = false;
+pub(crate) use crate::no_sandbox::HAS_SANDBOX;
+pub use crate::no_sandbox::{give_way, network_refused, probes, refuse_network};
 
 /// The worker's end of the connection. The files follow.
 const SOCKET_FD: RawFd = 3;
-
-fn unsupported() -> Error {
-    Error::Unsupported { platform: format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH) }
-}
-
-/// Refuses sockets that could reach a network, for this process and all that it starts.
-///
-/// # Errors
-/// [`Error::Unsupported`], on this platform.
-pub fn refuse_network() -> Result<(), Error> {
-    Err(unsupported())
-}
-
-/// Whether a socket that could reach a network is refused: not on this platform.
-#[must_use]
-pub fn network_refused() -> bool {
-    false
-}
 
 /// Starts a worker without a sandbox, where [`missing`](crate::missing()) says that it may: the same program with the
 /// arguments given, an empty environment, `/dev/null` as standard input, output and error, its end of a new connection as
@@ -208,12 +189,6 @@ where
     Ok((threads, Report::off(reason)))
 }
 
-/// Tries to break out: there is nothing to try on this platform.
-#[must_use]
-pub fn probes(_policy: &Policy, _context: &ProbeContext) -> Vec<Probe> {
-    Vec::new()
-}
-
 /// Reads what there is, waiting for it if need be. 0 is the end.
 ///
 /// # Errors
@@ -225,14 +200,6 @@ pub fn receive(mut socket: &UnixStream, buffer: &mut [u8]) -> std::io::Result<us
             outcome => return outcome,
         }
     }
-}
-
-/// Lets other threads go first: not on this platform.
-///
-/// # Errors
-/// [`std::io::ErrorKind::Unsupported`].
-pub fn give_way() -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// On Linux, where this module serves no other purpose.

@@ -1,29 +1,10 @@
 //! Systems without a sandbox and without the sockets that a worker is given: nothing can be started there yet.
 
-use crate::{
-    Error, Exit, Inherited, Limits, Policy, Probe, ProbeContext, Report, Socket, SpawnFacts, SpawnSpec,
-};
+use crate::no_sandbox::unsupported;
+use crate::{Error, Exit, Inherited, Limits, Policy, Report, Socket, SpawnFacts, SpawnSpec};
 
-/// Whether a worker can be confined here.
-pub(crate) const HAS_SANDBOX: bool = false;
-
-fn unsupported() -> Error {
-    Error::Unsupported { platform: format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH) }
-}
-
-/// Refuses sockets that could reach a network, for this process and all that it starts.
-///
-/// # Errors
-/// [`Error::Unsupported`], on this platform.
-pub fn refuse_network() -> Result<(), Error> {
-    Err(unsupported())
-}
-
-/// Whether a socket that could reach a network is refused: not on this platform.
-#[must_use]
-pub fn network_refused() -> bool {
-    false
-}
+pub(crate) use crate::no_sandbox::HAS_SANDBOX;
+pub use crate::no_sandbox::{give_way, network_refused, probes, refuse_network};
 
 /// Starts a worker.
 ///
@@ -104,24 +85,10 @@ where
     Err(unsupported())
 }
 
-/// Tries to break out: there is nothing to try on this platform.
-#[must_use]
-pub fn probes(_policy: &Policy, _context: &ProbeContext) -> Vec<Probe> {
-    Vec::new()
-}
-
 /// Reads from the connection to a supervisor: there is none on this platform.
 ///
 /// # Errors
 /// [`std::io::ErrorKind::Unsupported`].
 pub fn receive(_socket: &Socket, _buffer: &mut [u8]) -> std::io::Result<usize> {
-    Err(std::io::ErrorKind::Unsupported.into())
-}
-
-/// Lets other threads go first: not on this platform.
-///
-/// # Errors
-/// [`std::io::ErrorKind::Unsupported`].
-pub fn give_way() -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
