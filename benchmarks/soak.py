@@ -20,11 +20,22 @@ path = os.path.join(folder, "run", "veritas-sdr.sock")
 log = open(os.path.join(folder, "log"), "wb")
 daemon = subprocess.Popen([options.binary, "serve", "--socket", path, "--model", f"soak={options.model}"], stdout=log, stderr=log)
 counts = {"answers": 0, "killed": 0, "garbage": 0, "silent": 0, "probes": 0, "failed": 0}
+failures = []
 stop = threading.Event()
 
 
 def call(*args):
     return subprocess.run([options.binary, *args, "--socket", path], capture_output=True, stdin=subprocess.DEVNULL)
+
+
+def count(kind, *args):
+    """A call that has to succeed. One that does not is told at the end, with its reason."""
+    began = time.monotonic()
+    done = call(*args)
+    counts[kind if done.returncode == 0 else "failed"] += 1
+    if done.returncode:
+        said = " / ".join((done.stderr or done.stdout).decode(errors="replace").split("\n")).strip()
+        failures.append(f"{args[0]} ended with {done.returncode} after {time.monotonic() - began:.1f} s: {said[-300:]}")
 
 
 def load(seed):
@@ -33,8 +44,7 @@ def load(seed):
         kind = rng.random()
         if kind < 0.6:
             n = rng.choice((4, 40, 200))
-            code = call("generate", "--json", "--raw", "Once upon a time", "-n", str(n), "--seed", str(rng.randrange(1000))).returncode
-            counts["answers" if code == 0 else "failed"] += 1
+            count("answers", "generate", "--json", "--raw", "Once upon a time", "-n", str(n), "--seed", str(rng.randrange(1000)))
         elif kind < 0.75:
             client = subprocess.Popen([options.binary, "generate", "--socket", path, "--raw", "Once", "--ignore-eos", "-n", "900"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             client.stdout.read(1)
@@ -57,8 +67,7 @@ def load(seed):
                 time.sleep(rng.random())
             counts["silent"] += 1
         else:
-            code = call(rng.choice(("live", "ready", "health", "status", "metrics"))).returncode
-            counts["probes" if code == 0 else "failed"] += 1
+            count("probes", rng.choice(("live", "ready", "health", "status", "metrics")))
 
 
 def sample(pid):
@@ -97,6 +106,8 @@ try:
     print("requests:", json.dumps(status["requests"]), "restarts:", status["models"][0]["worker"]["restarts"])
     if status["models"][0]["worker"]["restarts"] or status["requests"]["running"] or counts["failed"]:
         bad.append("restarts, requests that still run, or calls that failed")
+    for failure in failures[:10]:
+        print("failed:", failure)
     print("grew: " + ", ".join(bad) if bad else "nothing grew")
     daemon.send_signal(signal.SIGTERM)
     code = daemon.wait(60)
