@@ -1,9 +1,9 @@
 //! Sixteen f32 lanes, the unit in which every operation of this crate is written.
 //!
 //! The body of an operation is generic over [`Simd`] and `#[inline(always)]`; `table.rs` instantiates it once per level
-//! inside a function that enables the level's instructions. The lanes are sixteen everywhere ([f32; 16], four
-//! vectors of Advanced SIMD, two ymm, one zmm), so that each output has one order of IEEE operations and the levels agree bit for bit. Where hardware differs
-//! from IEEE or from itself, the definition is fixed here:
+//! inside a function that enables the level's instructions. The lanes are sixteen everywhere ([f32; 16], four vectors of
+//! Advanced SIMD, two ymm, one zmm), so that each output has one order of IEEE operations and the levels agree bit for
+//! bit. Where hardware differs from IEEE or from itself, the definition is fixed here:
 //!
 //! - `min(a, b)` is `if a < b { a } else { b }` and `max(a, b)` is `if a > b { a } else { b }`: with a NaN among them,
 //!   or two zeros, the result is `b`. That is what x86 does.
