@@ -1,7 +1,7 @@
 //! What this machine can do at most, measured now: the yardsticks for speeds.
 //!
 //! Each figure is the best of a few rounds of a loop that does nothing else, on all threads of a team at once: the
-//! level's own dot instruction and fused multiply-add from registers, and reads of a buffer far larger than the caches.
+//! level's own dot instructions and fused multiply-add from registers, and reads of a buffer far larger than the caches.
 //! A figure below what the processor could do (another program was running) makes shares look better than they are, which
 //! is why the rounds are short and the best one counts.
 
@@ -120,6 +120,13 @@ pub fn f32_peak(kernels: &Kernels, team: &Team) -> f64 {
     measure(team, f32_loop(kernels.isa()))
 }
 
+/// Floating-point operations per second of products of BF16 numbers that are summed in f32 (a multiplication and an
+/// addition count as two): by `vdpbf16ps` where the kernels of BF16 weights use it, otherwise that of [`f32_peak`], as those
+/// kernels multiply f32 numbers there.
+pub fn bf16_peak(kernels: &Kernels, team: &Team) -> f64 {
+    measure(team, bf16_loop(kernels))
+}
+
 /// A loop of [`ITERATIONS`] and the operations that it does. Unsafe to call where the machine lacks its level.
 type Loop = unsafe fn(u32) -> u64;
 
@@ -157,6 +164,14 @@ fn f32_loop(isa: Isa) -> Loop {
         Isa::Avx512 => x86::f32_avx512,
         _ => f32_portable,
     }
+}
+
+fn bf16_loop(kernels: &Kernels) -> Loop {
+    #[cfg(target_arch = "x86_64")]
+    if kernels.reads_pairs() {
+        return x86::bf16_avx512;
+    }
+    f32_loop(kernels.isa())
 }
 
 fn int8_portable(iterations: u32) -> u64 {
@@ -303,6 +318,29 @@ mod x86 {
         black_box(acc);
         u64::from(iterations) * CHAINS * 16 * 2
     }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn bf16_avx512(iterations: u32) -> u64 {
+        // 0.5 and 0.25 as BF16 numbers.
+        let (x, y) = (_mm512_set1_epi16(0x3f00), _mm512_set1_epi16(0x3e80));
+        let mut acc = [_mm512_setzero_ps(); CHAINS as usize];
+        for _ in 0..iterations {
+            for acc in &mut acc {
+                // SAFETY: AVX512_BF16 on registers alone, which the function requires.
+                unsafe {
+                    asm!(
+                        "vdpbf16ps {acc}, {x}, {y}",
+                        x = in(zmm_reg) x,
+                        y = in(zmm_reg) y,
+                        acc = inout(zmm_reg) *acc,
+                        options(pure, nomem, nostack, preserves_flags)
+                    );
+                }
+            }
+        }
+        black_box(acc);
+        u64::from(iterations) * CHAINS * 32 * 2
+    }
 }
 
 #[cfg(test)]
@@ -318,6 +356,7 @@ mod tests {
             assert!(arithmetic_peak(&kernels, &team) > 0.0, "{isa}");
             assert!(read_rate(&kernels, &team, &[1; 12345]) > 0.0, "{isa}");
             assert!(f32_peak(&kernels, &team) > 0.0, "{isa}");
+            assert!(bf16_peak(&kernels, &team) > 0.0, "{isa}");
         }
     }
 }

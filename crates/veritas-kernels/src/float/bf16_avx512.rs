@@ -61,67 +61,112 @@ fn strip<const R: usize, const C: usize>(
     out: &mut TileWriter<'_>,
 ) {
     let row_bytes = w.len() / n_rows;
-    let x: [&[[u32; STEP / 2]]; C] = std::array::from_fn(|c| acts.pair_row(act + c).as_chunks().0);
-    let row_at = |row: usize| &w[row * row_bytes..][..row_bytes];
+    // Loops in place of closures here and below: a closure does not have the level's instructions, and would be called.
+    let mut x: [&[[u32; STEP / 2]]; C] = [&[]; C];
+    for c in 0..C {
+        x[c] = acts.pair_row(act + c).as_chunks().0;
+    }
     let mut row = 0;
-    while row < n_rows {
-        if row + R <= n_rows {
-            let sums = tile::<R, C>(std::array::from_fn(|r| row_at(row + r)), x);
-            for c in 0..C {
-                out.row_mut(act + c)[row..row + R]
-                    .copy_from_slice(&std::array::from_fn::<_, R, _>(|r| sums[r][c]));
-            }
-            row += R;
-        } else {
-            let sums = tile::<1, C>([row_at(row)], x);
-            for c in 0..C {
-                out.row_mut(act + c)[row] = sums[0][c];
-            }
-            row += 1;
+    while row + R <= n_rows {
+        let sums = tile::<R, C>(&w[row * row_bytes..][..R * row_bytes], &x);
+        for c in 0..C {
+            out.row_mut(act + c)[row..row + R].copy_from_slice(&sums[c]);
         }
+        row += R;
+    }
+    while row < n_rows {
+        let sums = tile::<1, C>(&w[row * row_bytes..][..row_bytes], &x);
+        for c in 0..C {
+            out.row_mut(act + c)[row] = sums[c][0];
+        }
+        row += 1;
     }
 }
 
+/// The products of `R` weight rows, one after the other in `w`, with `C` activation rows: `[C, R]`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn tile<const R: usize, const C: usize>(w: [&[u8]; R], x: [&[[u32; STEP / 2]]; C]) -> [[f32; C]; R] {
+fn tile<const R: usize, const C: usize>(w: &[u8], x: &[&[[u32; STEP / 2]]; C]) -> [[f32; R]; C] {
     // SAFETY: this function needs the level's instructions.
     let s = unsafe { Avx512Token::assume() };
     let mut acc = [[_mm512_setzero_ps(); C]; R];
-    let steps = w.map(|w| w.as_chunks::<{ 2 * STEP }>().0);
-    let n = steps[0].len();
-    let x = x.map(|x| &x[..x.len().min(n + 1)]);
-    let steps = steps.map(|steps| &steps[..n]);
+    let row_bytes = w.len() / R;
+    let n = row_bytes / (2 * STEP);
+    // All of one length, so that the loop needs no checks, which would keep the pointers out of the registers.
+    let (mut weights, mut rests, mut inputs) = ([&[][..]; R], [&[][..]; R], [&[][..]; C]);
+    for r in 0..R {
+        let (whole, rest) = w[r * row_bytes..][..row_bytes].as_chunks::<{ 2 * STEP }>();
+        (weights[r], rests[r]) = (&whole[..n], rest);
+    }
+    for c in 0..C {
+        inputs[c] = &x[c][..n];
+    }
     for step in 0..n {
-        let mut inputs = [_mm512_setzero_ps(); C];
+        let mut vectors = [_mm512_setzero_ps(); C];
         for c in 0..C {
-            inputs[c] = pairs(&x[c][step]);
+            // SAFETY: every slice of `inputs` has n elements.
+            vectors[c] = pairs(unsafe { inputs[c].get_unchecked(step) });
         }
         for r in 0..R {
-            let weights = s.load_bytes(&steps[r][step]);
+            // SAFETY: every slice of `weights` has n elements.
+            let row = s.load_bytes(unsafe { weights[r].get_unchecked(step) });
             for c in 0..C {
-                acc[r][c] = dot(acc[r][c], weights, inputs[c]);
+                acc[r][c] = dot(acc[r][c], row, vectors[c]);
             }
         }
     }
-    let rest = w.map(|w| w.as_chunks::<{ 2 * STEP }>().1);
-    if !rest[0].is_empty() {
+    if !rests[0].is_empty() {
         for r in 0..R {
             let mut bytes = [0; 2 * STEP];
-            bytes[..rest[r].len()].copy_from_slice(rest[r]);
-            let weights = s.load_bytes(&bytes);
+            bytes[..rests[r].len()].copy_from_slice(rests[r]);
+            let row = s.load_bytes(&bytes);
             for c in 0..C {
-                acc[r][c] = dot(acc[r][c], weights, pairs(&x[c][n]));
+                acc[r][c] = dot(acc[r][c], row, pairs(&x[c][n]));
             }
         }
     }
-    let mut sums = [[0.0; C]; R];
-    for r in 0..R {
-        for c in 0..C {
-            sums[r][c] = s.fold_add(acc[r][c]);
+    let mut sums = [[0.0; R]; C];
+    for c in 0..C {
+        // Four rows at a time where there are four.
+        let mut r = 0;
+        while r + 4 <= R {
+            let four = fold_four([acc[r][c], acc[r + 1][c], acc[r + 2][c], acc[r + 3][c]]);
+            sums[c][r..r + 4].copy_from_slice(&four);
+            r += 4;
+        }
+        while r < R {
+            sums[c][r] = s.fold_add(acc[r][c]);
+            r += 1;
         }
     }
     sums
+}
+
+/// The sums of four accumulators, each in the order of `fold_add`: the halves, the halves of that, and so on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx2")]
+fn fold_four(acc: [__m512; 4]) -> [f32; 4] {
+    let mut eight = [_mm256_setzero_ps(); 4];
+    for i in 0..4 {
+        eight[i] = _mm256_add_ps(_mm512_castps512_ps256(acc[i]), _mm512_extractf32x8_ps::<1>(acc[i]));
+    }
+    let [a, b, c, d] = eight;
+    // Four numbers each of a and b, then of c and d.
+    let ab = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+    let cd = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(c, d), _mm256_permute2f128_ps::<0x31>(c, d));
+    // Two numbers each of a and c in the lower half, of b and d in the upper one; then one each, twice.
+    let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+    let two = _mm256_add_ps(
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+    );
+    let one = _mm256_add_ps(
+        _mm256_shuffle_ps::<0b10_00_10_00>(two, two),
+        _mm256_shuffle_ps::<0b11_01_11_01>(two, two),
+    );
+    let sums = _mm_unpacklo_ps(_mm256_castps256_ps128(one), _mm256_extractf128_ps::<1>(one));
+    // SAFETY: both are 16 bytes of which every pattern is a value.
+    unsafe { std::mem::transmute::<__m128, [f32; 4]>(sums) }
 }
 
 #[inline]
