@@ -132,7 +132,7 @@ class Run:
         others = machine.Others()
         try:
             for n in range(self.rounds):
-                ours.append(self.measure_ours(model, arguments))
+                ours.append(self.measure_ours(arguments))
                 settings = SETTINGS if n == 0 else records.settings_to_keep(theirs, test["kind"], self.definitions["run"]["setting_margin"])
                 for setting in settings:
                     found = getattr(self.theirs, test["kind"])(*arguments, SETTINGS[setting])
@@ -143,22 +143,21 @@ class Run:
         row = records.row_of(model, test, threads, ours, theirs, busy)
         return row | {"disturbed": busy > self.definitions["run"]["others_max"]}
 
-    def measure_ours(self, model, arguments):
+    def measure_ours(self, arguments):
         found = getattr(self.ours, arguments[1]["kind"])(*arguments)
         if "row" in found:
-            self.keep_limits(model, [found["row"]])
+            self.keep_limits([found["row"]])
         return found
 
     def measure_limits(self, model):
         """The limits by one thread and by all numbers of threads, before the rows that are held against them."""
         counts = sorted({1} | {n for test in self.definitions["test"] for n in test["threads"]})
         rows = self.ours.bench(model["path"], {"prompt": 1, "generate": 1}, ",".join(map(str, counts)), 1)
-        self.keep_limits(model, rows)
+        self.keep_limits(rows)
 
-    def keep_limits(self, model, rows):
-        arithmetic = "f32" if model["type"] in ("F32", "F16", "BF16") else "int8"
-        names = ("isa", "threads", "test", "read_bytes_s_max", "operations_s_max")
-        self.bench_rows += [{name: row[name] for name in names} | {"arithmetic": arithmetic} for row in rows]
+    def keep_limits(self, rows):
+        names = ("isa", "threads", "test", "read_bytes_s_max", "operations_s_max", "arithmetic")
+        self.bench_rows += [{name: row[name] for name in names} for row in rows]
 
     def file(self, shape, kind):
         """The path of a model; it is made if it is missing."""

@@ -65,7 +65,7 @@ def settings_to_keep(theirs, kind, margin):
 def limits_of(rows):
     """What the machine can do at most, by number of threads: the best that any of our runs measured.
 
-    rows   rows of `bench`, each with the type that its arithmetic is of as `arithmetic`: int8 or f32
+    rows   rows of `bench`; their `arithmetic` says which products the operations are of: int8, bf16 or f32
     Reads count where the buffer was that of a whole model and so far beyond the caches: in generation."""
     limits = {}
     for row in rows:
@@ -133,7 +133,7 @@ def judge(row, test, limits, two_threads_min, cache_bytes_per_token):
 
 def gain(limits, threads):
     """How many times the work of one thread so many do, by the arithmetic that both were measured with."""
-    name = next(name for name in ("int8_gop_s", "f32_gop_s") if name in limits[threads] and name in limits[1])
+    name = next(name for name in ("int8_gop_s", "f32_gop_s", "bf16_gop_s") if name in limits[threads] and name in limits[1])
     return limits[threads][name] / limits[1][name]
 
 
@@ -170,7 +170,7 @@ def facts(record):
 
 
 def limits_table(limits):
-    names = {"int8_gop_s": "int8 products, Gop/s", "f32_gop_s": "f32 products, Gop/s", "read_gb_s": "reads, GB/s"}
+    names = {"int8_gop_s": "int8 products, Gop/s", "f32_gop_s": "f32 products, Gop/s", "bf16_gop_s": "bf16 products, Gop/s", "read_gb_s": "reads, GB/s"}
     head = [
         "The machine's limits, measured between the rows by the kernels' own instructions; the best counts:",
         "",
@@ -233,7 +233,7 @@ def notes(record):
         "",
         "`pp` is a prompt, `tg` are generated tokens, `@d` after so many tokens in the cache, `*b` for so many sequences together, after a prompt of 128 tokens each. `load` is the time from the start of the program until the first step could begin, with the file in the page cache: until `run --verbose --ctx 1024 --no-digest` and `llama-bench --progress` say so. `first` is the time from the start of the program until the first step of one token is done, without a run to warm up; what was put off at the load is paid there. `memory` is the peak of resident memory, the mapped file included, of all processes of the program together, for a prompt of 512 and 64 generated tokens (ours with a context of 1024, llama-bench with the smaller one of its test).",
         "",
-        "The share is that of the measured limit: of 8-bit products for prompts of quantised models, of f32 products for F16 and BF16 (attention is not counted as work), and of the read rate for generation (weights once a step, and the cache).",
+        "The share is that of the measured limit: of 8-bit products for prompts of quantised models, of f32 products for F16 and of bf16 products for BF16 (attention is not counted as work), and of the read rate for generation (weights once a step, and the cache).",
         "",
         f"Other programs kept at most {others:.2f} processors busy during a row, on average" + (f"; rows with more than {record['others_max']} are marked as disturbed." if record["others_max"] else "."),
     ]

@@ -491,9 +491,11 @@ Columns that say how far the machine is used, as shares of 1:
                 than the caches that is the memory's, for a smaller one the caches'
   arithmetic    2 operations for each weight that a token is multiplied with (attention itself is not counted), over the
                 peak that was measured in this run with as many threads: of 8-bit integer products for models whose
-                matrices are quantised, of f32 products for F32, F16 and BF16
+                matrices are quantised, of bf16 products for BF16 (of f32 products where the processor has no bf16
+                instruction), of f32 products for F32 and F16
 
-The JSON has the two measured limits besides, as read_bytes_s_max and operations_s_max.
+The JSON has the two measured limits besides, as read_bytes_s_max and operations_s_max, and in `arithmetic` which products
+the second is of: int8, bf16 or f32.
 
 load_ms is what a user waits for until the first step can begin: the start of the worker's process, its sandbox, and the
 loading; pages of a mapped file are read when they are first used, so the first warm-up pays for them. rss_peak_bytes is

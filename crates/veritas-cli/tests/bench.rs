@@ -35,6 +35,7 @@ fn the_json_lists_every_test_with_the_fields_that_programs_rely_on() {
                 "t_s_stddev",
                 "bandwidth_share",
                 "arithmetic_share",
+                "arithmetic",
                 "read_bytes_s_max",
                 "operations_s_max",
                 "load_ms",
@@ -44,6 +45,7 @@ fn the_json_lists_every_test_with_the_fields_that_programs_rely_on() {
         assert_eq!(row["model"], "model-f16");
         assert_eq!(row["model_bytes"], file_bytes);
         assert_eq!(row["n_params"], 123_208);
+        assert_eq!(row["arithmetic"], "f32");
         assert_eq!(row["threads"], if place < once.len() { 1 } else { 2 });
         for key in [
             "t_s_mean",

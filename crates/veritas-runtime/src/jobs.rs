@@ -22,7 +22,7 @@ use veritas_engine::ModelFiles;
 use veritas_kernels::Team;
 use veritas_proto::{Kind, encode_body};
 
-pub use bench::{BenchJob, BenchRow, BenchTest};
+pub use bench::{Arithmetic, BenchJob, BenchRow, BenchTest};
 pub use inspect::InspectJob;
 pub use logits::{LogitsJob, WrittenTensor};
 pub use perplexity::{PerplexityJob, PerplexityResult};

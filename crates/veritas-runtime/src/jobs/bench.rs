@@ -61,6 +61,8 @@ pub struct BenchRow {
     pub bandwidth_share: f64,
     /// The share of the arithmetic that was measured.
     pub arithmetic_share: f64,
+    /// The products whose peak that is.
+    pub arithmetic: Arithmetic,
     /// The bandwidth that was measured: bytes that as many threads read in a second.
     pub read_bytes_s_max: f64,
     /// The arithmetic that was measured: operations that as many threads do in a second.
@@ -69,6 +71,28 @@ pub struct BenchRow {
     pub load_ms: f64,
     /// The most memory that the worker has had by the end of the test. The command looks it up, as the worker cannot.
     pub rss_peak_bytes: Option<u64>,
+}
+
+/// What most weights of a model are multiplied as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// 8-bit integers: quantised weights.
+    Int8,
+    /// BF16 numbers.
+    Bf16,
+    /// f32 numbers: F32 and F16 weights.
+    F32,
+}
+
+impl Arithmetic {
+    fn of(ty: GgmlType) -> Self {
+        match ty {
+            GgmlType::BF16 => Self::Bf16,
+            _ if ty.block_len() > 1 => Self::Int8,
+            _ => Self::F32,
+        }
+    }
 }
 
 impl BenchJob {
@@ -330,8 +354,7 @@ struct Load {
     head_bytes: u64,
     head_params: u64,
     layers: Vec<LayerCache>,
-    /// Whether most weights are multiplied as 8-bit integers.
-    is_quantized: bool,
+    arithmetic: Arithmetic,
 }
 
 struct LayerCache {
@@ -349,7 +372,7 @@ impl Load {
             head_bytes: head.bytes(),
             head_params: head.rows as u64 * head.cols as u64,
             layers: layer_caches(plan, cache_types),
-            is_quantized: is_quantized(model),
+            arithmetic: Arithmetic::of(main_type(model)),
         }
     }
 
@@ -408,13 +431,13 @@ fn layer_caches(plan: &Plan, cache_types: CacheTypes) -> Vec<LayerCache> {
     cache.collect()
 }
 
-/// Whether the type of most weights is multiplied by integer products.
-fn is_quantized(model: &Model) -> bool {
+/// The type of most weights.
+fn main_type(model: &Model) -> GgmlType {
     let mut params: BTreeMap<GgmlType, u64> = BTreeMap::new();
     for (_, tensor) in model.files().set().tensors().filter(|(_, tensor)| tensor.n_rows() > 1) {
         *params.entry(tensor.ty).or_default() += tensor.n_elements();
     }
-    params.iter().max_by_key(|(_, n)| **n).is_some_and(|(ty, _)| ty.block_len() > 1)
+    params.iter().max_by_key(|(_, n)| **n).map_or(GgmlType::F32, |(ty, _)| *ty)
 }
 
 /// The limits of the machine, measured once for each number of threads and each size of buffer.
@@ -428,8 +451,8 @@ struct Machine<'a> {
 enum Limit {
     /// Bytes per second, by the bytes of the buffer.
     Bandwidth(u64),
-    Int8,
-    F32,
+    /// Operations per second.
+    Peak(Arithmetic),
 }
 
 impl Machine<'_> {
@@ -440,8 +463,9 @@ impl Machine<'_> {
         let team = team_of(self.teams, n_threads)?;
         let measured = match limit {
             Limit::Bandwidth(bytes) => limits::read_bandwidth(&team, bytes as usize),
-            Limit::Int8 => limits::arithmetic_peak(&self.kernels, &team),
-            Limit::F32 => limits::f32_peak(&self.kernels, &team),
+            Limit::Peak(Arithmetic::Int8) => limits::arithmetic_peak(&self.kernels, &team),
+            Limit::Peak(Arithmetic::Bf16) => limits::bf16_peak(&self.kernels, &team),
+            Limit::Peak(Arithmetic::F32) => limits::f32_peak(&self.kernels, &team),
         };
         self.limits.insert((n_threads, limit), measured);
         Ok(measured)
@@ -462,7 +486,7 @@ fn report(
     let buffer = ((bytes / test.n_steps() as f64) as u64).next_power_of_two();
     let buffer = buffer.clamp(BANDWIDTH_BYTES.0, BANDWIDTH_BYTES.1);
     let bandwidth = machine.limit(row.n_threads, Limit::Bandwidth(buffer))?;
-    let peak = machine.limit(row.n_threads, if load.is_quantized { Limit::Int8 } else { Limit::F32 })?;
+    let peak = machine.limit(row.n_threads, Limit::Peak(load.arithmetic))?;
     let set = model.files().set();
     Ok(BenchRow {
         model: model_name(context, model),
@@ -475,6 +499,7 @@ fn report(
         t_s_stddev: row.stddev(),
         bandwidth_share: bytes / seconds / bandwidth,
         arithmetic_share: load.operations(test) / seconds / peak,
+        arithmetic: load.arithmetic,
         read_bytes_s_max: bandwidth,
         operations_s_max: peak,
         load_ms: row.load_ms,
@@ -506,6 +531,14 @@ mod tests {
     }
 
     #[test]
+    fn each_type_is_held_against_the_products_that_its_kernels_compute() {
+        use GgmlType::*;
+        assert_eq!([Q4_0, Q4_K, IQ4_NL, MXFP4].map(Arithmetic::of), [Arithmetic::Int8; 4]);
+        assert_eq!([F32, F16].map(Arithmetic::of), [Arithmetic::F32; 2]);
+        assert_eq!(Arithmetic::of(BF16), Arithmetic::Bf16);
+    }
+
+    #[test]
     fn the_deviation_is_that_of_a_sample() {
         let row = |speeds: &[f64]| Row {
             test: BenchTest::Prompt { n_tokens: 1 },
@@ -529,7 +562,7 @@ mod tests {
             head_bytes: 200,
             head_params: 100,
             layers,
-            is_quantized: true,
+            arithmetic: Arithmetic::Int8,
         };
         let two_steps = BenchTest::Generation { n_steps: 2, depth: 5, n_sequences: 3 };
         // Weights twice; 6 and 7 positions of the first layer, 4 and 4 of the second, for three sequences.
