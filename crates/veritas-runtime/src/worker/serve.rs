@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Instant;
 
 use veritas_engine::{Engine, Model, Occupancy, RequestId};
@@ -101,10 +102,10 @@ impl Service {
         let mut serving =
             Serving { engine, output, answers: HashMap::new(), names: HashMap::new(), frames: Vec::new() };
         shared.pulse().occupancy = serving.engine.occupancy();
-        loop {
-            serving.take_commands(incoming);
+        while serving.take_commands(incoming) {
             serving.step(shared)?;
         }
+        Ok(())
     }
 }
 
@@ -119,16 +120,17 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Takes what has come; waits for something if there is nothing to compute.
-    fn take_commands(&mut self, incoming: &mpsc::Receiver<Incoming>) {
+    /// Takes what has come; waits for something if there is nothing to compute. False where nothing can come any more.
+    fn take_commands(&mut self, incoming: &mpsc::Receiver<Incoming>) -> bool {
         let mut waits = !self.engine.is_runnable();
         loop {
-            let next = if waits { incoming.recv().ok() } else { incoming.try_recv().ok() };
+            let next = if waits { incoming.recv().map_err(TryRecvError::from) } else { incoming.try_recv() };
             match next {
-                Some(Incoming::Serve(command)) => self.take(command),
+                Ok(Incoming::Serve(command)) => self.take(command),
                 // A second order is a fault of the supervisor; the first one stands.
-                Some(Incoming::Order(_)) => {}
-                None => return,
+                Ok(Incoming::Order(_)) => {}
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
             }
             waits = false;
         }
@@ -201,5 +203,103 @@ impl Serving<'_> {
             let _ = self.output.send(&self.frames);
             self.frames.clear();
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use veritas_proto::v1::generate_request::Prompt;
+    use veritas_proto::{Frame, FrameDecoder, v1};
+
+    use super::*;
+    use crate::link::BODY_BYTES_MAX;
+    use crate::spec::EngineSpec;
+
+    static MODEL: &[u8] =
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/demo-model/veritas-demo.gguf"));
+
+    /// Positions far beyond what fits between a worker and a supervisor that does not read.
+    const N_CONTEXT: usize = 16384;
+
+    const REQUEST: u64 = 7;
+
+    fn service() -> Service {
+        let spec = ModelSpec {
+            built_in: true,
+            name: "built-in".to_owned(),
+            overrides: vec![format!("llama.context_length=int:{N_CONTEXT}")],
+        };
+        let engine = EngineSpec { n_context: Some(N_CONTEXT), threads: Some(1), ..EngineSpec::default() };
+        let job = ServeJob { engine: Some(engine) };
+        Service::load(&spec, &[], &job, &[Arc::new(Team::new(1))], MODEL).unwrap()
+    }
+
+    fn prepared(texts: &Texts) -> Box<Prepared> {
+        let text = v1::TextPrompt { text: "What".to_owned(), parse_special: false };
+        let sampling = v1::Sampling {
+            max_tokens: Some(N_CONTEXT as u32 / 2),
+            ignore_eos: true,
+            ..v1::Sampling::default()
+        };
+        let request = v1::GenerateRequest {
+            prompt: Some(Prompt::Text(text)),
+            sampling: Some(sampling),
+            stream: true,
+            ..v1::GenerateRequest::default()
+        };
+        Box::new(texts.generate(&request).unwrap())
+    }
+
+    fn next_frame(mut socket: &UnixStream, decoder: &mut FrameDecoder) -> Frame {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(frame) = decoder.next_frame().unwrap() {
+                return frame;
+            }
+            let n = socket.read(&mut buffer).unwrap();
+            assert!(n > 0, "the worker has hung up");
+            decoder.push(&buffer[..n]);
+        }
+    }
+
+    #[test]
+    fn a_cancelled_request_is_computed_no_further_than_to_the_end_of_the_step_that_runs() {
+        let (supervisor_end, worker_end) = UnixStream::pair().unwrap();
+        let (shared, output) = (Shared::default(), Output::new(Arc::new(worker_end)));
+        let service = service();
+        let submit = Command::Submit(REQUEST, prepared(&service.texts));
+        let (sender, incoming) = mpsc::channel();
+        std::thread::scope(|scope| {
+            // Moved, so that they are gone, and the worker ends, however this test does.
+            let (sender, supervisor_end) = (sender, supervisor_end);
+            let mut decoder = FrameDecoder::new(BODY_BYTES_MAX);
+            let mut next = || next_frame(&supervisor_end, &mut decoder);
+            let (shared, output) = (&shared, &output);
+            let worker = scope.spawn(move || service.run(shared, &incoming, output));
+            assert_eq!(next().kind, Kind::WORKER_DONE);
+            sender.send(Incoming::Serve(submit)).unwrap();
+            assert_eq!(next().kind, Kind::DELTA);
+            // From here on the worker computes as fast as it can, at most until nothing more fits in the socket.
+            sender.send(Incoming::Serve(Command::Cancel(REQUEST))).unwrap();
+            // Steps that ended before, or while the worker could know of it. The one after them may have begun.
+            let n_steps = shared.pulse().steps;
+            let finish = loop {
+                let frame = next();
+                assert_eq!(frame.request_id, REQUEST);
+                if frame.kind == Kind::FINISH {
+                    break frame.message::<v1::Finish>().unwrap();
+                }
+                assert_eq!(frame.kind, Kind::DELTA);
+            };
+            assert_eq!(finish.choices[0].finish_reason(), v1::FinishReason::FinishCancelled);
+            // The prompt fits in one step, so that each step has given one token.
+            let n_tokens = finish.usage.unwrap().completion_tokens;
+            assert!((1..=n_steps + 1).contains(&n_tokens), "{n_tokens} tokens, {n_steps} steps");
+            drop(sender);
+            worker.join().unwrap().unwrap();
+        });
     }
 }
