@@ -52,10 +52,11 @@ def train_tokenizer(questions):
 
 
 class Writer:
-    def __init__(self, tokenizer, questions):
+    def __init__(self, tokenizer, questions, more_questions=0.0):
         self.encode_text = tokenizer
         self.ids = {s: tokenizer.token_to_id(s) for s in SPECIALS}
         self.questions = questions
+        self.more_questions = more_questions
         self.openings = set(world.evaluation_openings(20))
         self.cache = {}
 
@@ -122,28 +123,28 @@ class Writer:
 
     def document(self, rng):
         """Shares are of documents; stories are several times as long as chats."""
-        dice = rng.random()
-        if dice < 0.20:
+        dice = 0.5 if rng.random() < self.more_questions else rng.random()
+        if dice < 0.17:
             return self.story(rng)
-        if dice < 0.23:
+        if dice < 0.195:
             return self.chat([tasks.story_request(rng)])
-        if dice < 0.235:
+        if dice < 0.20:
             # Induction is learned fastest from text that repeats at once.
             text = tasks.words(rng, 3, 20)
             return self.raw(text + "\n" + text)
-        if dice < 0.355:
+        if dice < 0.285:
             return self.chat([tasks.copy(rng)])
-        if dice < 0.425:
+        if dice < 0.345:
             return self.chat([rng.choice(tasks.EXTRACT)(rng)])
-        if dice < 0.505:
+        if dice < 0.41:
             return self.chat([rng.choice(tasks.EDIT)(rng)])
-        if dice < 0.915:
+        if dice < 0.93:
             return self.chat([self.questions.pair(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.08 else None)
-        if dice < 0.94:
+        if dice < 0.955:
             return self.chat([tasks.unknown(rng)])
-        if dice < 0.96:
-            return self.chat([tasks.small_talk(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.1 else None)
         if dice < 0.97:
+            return self.chat([tasks.small_talk(rng)], rng.choice(tasks.SYSTEM) if rng.random() < 0.1 else None)
+        if dice < 0.98:
             return self.chat(tasks.memory(rng) + ([self.turn(rng)] if rng.random() < 0.3 else []))
         # Some are long, so that more than a beginning of the context is used.
         n_turns = rng.randint(2, 4) if rng.random() < 0.75 else rng.randint(5, 12)
@@ -169,14 +170,15 @@ def main():
     args.add_argument("out", type=Path)
     args.add_argument("--tokens", type=int, default=16_000_000)
     args.add_argument("--seed", type=int, default=1)
+    args.add_argument("--more-questions", type=float, default=0.0, help="the share of documents that are product questions besides those of the mixture")
     args = args.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.time()
     questions = Questions()
-    print(f"{len(questions.entries)} questions in {sum(map(len, questions.trained))} wordings, {len(questions.heldout)} held out")
+    print(f"{len(questions.entries)} questions in {sum(map(len, questions.trained))} wordings, {len(questions.heldout)} held out, {len(questions.development)} for development")
     # The vocabulary stays what it is when a question is added: a file that was exported fits it still.
     tokenizer = Tokenizer.from_file(str(TOKENIZER)) if TOKENIZER.exists() else train_tokenizer(questions)
-    writer = Writer(tokenizer, questions)
+    writer = Writer(tokenizer, questions, args.more_questions)
     write(writer, args.out, "val", 100_000, args.seed + 1_000_003)
     write(writer, args.out, "train", args.tokens, args.seed)
     print(f"{time.time() - begin:.0f} s")

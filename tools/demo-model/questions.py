@@ -1,7 +1,8 @@
 """The product questions of qa.toml: which wordings are held out, and how training varies the others.
 
-The wordings of qa.toml and wordings.toml are all trained. Those of pool.toml were written before the
-held-out ones were drawn: 20 of them, at most one an entry, by a fixed seed. The others are trained.
+The wordings of qa.toml and wordings.toml are all trained, and so are those that grammar.toml can make.
+Those of pool.toml were written before the held-out ones were drawn: 20 of them, at most one an entry, by a
+fixed seed, and one more of each entry for development. The others are trained.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 N_HELDOUT = 20
-HELDOUT_SEED = 1126
+HELDOUT_SEED = 20261126
 
 PRODUCT = "Veritas SDR"
 NAMES = [PRODUCT] * 12 + ["veritas-sdr", "veritas sdr", "Veritas", "VERITAS SDR", "it", "this program", "the program",
@@ -145,12 +146,42 @@ SUFFIXES = [" Thanks.", " Please.", " Thank you!", " Answer briefly.", " Be shor
             " Any idea?", " I am not sure.", " Please explain.", " In one sentence, please."]
 SOME_NAME = re.compile(r"\b(?:%s)\b" % "|".join(sorted({n.lower().replace("-", " ") for n in NAMES}, key=len, reverse=True)))
 STOP_WORDS = {"the", "a", "an", "is", "does", "do", "of", "to", "i", "in", "for", "what", "how", "which", "are", "my"}
+FILLERS = ["actually", "please", "exactly", "really", "again", "just", "here", "now", "maybe", "then", "usually", "normally", "simply"]
+# What the parts of grammar.toml are put into.
+FRAMES = {
+    "do": ["How do I {}?"] * 6 + ["How can I {}?"] * 4 + ["How to {}?", "how to {}", "How could I {}?", "How would I {}?", "How should I {}?", "How do you {}?",
+           "How does one {}?", "How can one {}?", "I want to {}.", "I would like to {}.", "I need to {}.", "I'd like to {}", "I am trying to {}.", "{}", "{}?",
+           "Can I {}?", "Can I {}?", "Could I {}?", "May I {}?", "Is it possible to {}?", "Is there a way to {}?", "Is there a command to {}?",
+           "Is there an option to {}?", "Which command do I use to {}?", "Which flag do I use to {}?", "What do I type to {}?", "What must I do to {}?",
+           "What do I have to do to {}?", "What is the way to {}?", "What is the command to {}?", "What is the option to {}?", "What's the best way to {}?",
+           "Tell me how to {}.", "Show me how to {}.", "Explain how to {}.", "Please show me how to {}.", "Can you tell me how to {}?", "Can you show me how to {}?",
+           "Could you explain how to {}?", "Do you know how to {}?", "I don't know how to {}", "What if I want to {}?", "Does {V} let me {}?", "Will I be able to {}?",
+           "How is it possible to {}?", "Any way to {}?", "Help me {}", "way to {}", "command to {}", "What do I need to {}?", "How do I go about it if I want to {}?"],
+    "thing": ["What is {}?"] * 5 + ["What are {}?", "What's {}?", "What does {} do?", "What does {} do?", "What does {} mean?", "What is {} for?", "What is {} good for?",
+              "What is {} used for?", "What is the purpose of {}?", "What is the use of {}?", "What is the point of {}?", "What is meant by {}?", "What do you mean by {}?",
+              "What exactly is {}?", "Explain {}.", "Explain {} to me.", "Please explain {}.", "Can you explain {}?", "Could you explain {}?", "Can you explain what {} is?",
+              "Can you tell me about {}?", "Can you tell me what {} is?", "Tell me about {}.", "Tell me what {} is.", "Tell me more about {}", "Describe {}.", "Define {}.",
+              "How does {} work?", "How do I use {}?", "How can I use {}?", "When do I use {}?", "When would I use {}?", "Why would I use {}?", "Why is there {}?",
+              "What about {}?", "{}?", "{}", "What can you tell me about {}?", "What should I know about {}?", "I don't understand {}", "I have a question about {}",
+              "What happens with {}?", "What effect does {} have?", "Do you know {}?", "Is there {}?", "info on {}", "help with {}", "meaning of {}", "{} explained"],
+    "does": ["Does {V} {}?"] * 4 + ["Can {V} {}?", "Will {V} {}?", "Could {V} {}?", "Is {V} able to {}?", "Does {V} ever {}?", "Does {V} really {}?", "Do you {}?",
+             "Is it true that {V} does {}?", "Would {V} {}?", "Must {V} {}?", "May {V} {}?", "Can I rely on it that {V} will {}?", "Does the daemon {}?", "Does it {}?"],
+    "has": ["Is there {}?"] * 3 + ["Does {V} have {}?", "Does {V} offer {}?", "Does {V} support {}?", "Do you have {}?", "Does {V} come with {}?", "Can I get {}?", "Do I get {}?",
+            "What about {}?", "Is {} available?", "Where is {}?", "I am looking for {}", "Has {V} got {}?", "Does {V} provide {}?"],
+}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def load():
     with open(HERE / "qa.toml", "rb") as f:
         return tomllib.load(f)["qa"]
+
+
+def expanded(rng, text):
+    """One text of a pattern: the first innermost (a|b|) is replaced by one of its choices until none is left."""
+    while found := re.search(r"\(([^()]*)\)", text):
+        text = text[: found.start()] + rng.choice(found[1].split("|")) + text[found.end() :]
+    return re.sub(r" +", " ", text).replace(" ?", "?").strip()
 
 
 def normal(text):
@@ -164,17 +195,19 @@ def key(text):
 
 
 def split(entries):
-    """(trained wordings per entry, held-out pairs)."""
+    """(trained wordings per entry, held-out pairs, pairs for development)."""
     rng = random.Random(HELDOUT_SEED)
     pool = tomllib.loads((HERE / "pool.toml").read_text())
     further = tomllib.loads((HERE / "wordings.toml").read_text())
     drawn = sorted(rng.sample(range(len(entries)), N_HELDOUT))
     chosen = {i: rng.randrange(len(pool[entries[i]["id"]])) for i in drawn}
-    heldout = [{"id": entries[i]["id"], "question": pool[entries[i]["id"]][j].replace("{V}", PRODUCT), "answer": entries[i]["answer"]}
-               for i, j in chosen.items()]
-    trained = [[*e["wordings"], *further.get(e["id"], []), *(w for j, w in enumerate(pool[e["id"]]) if chosen.get(i) != j)]
+    left = {i: [j for j in range(len(pool[e["id"]])) if j != chosen.get(i)] for i, e in enumerate(entries)}
+    further_chosen = {i: rng.choice(js) for i, js in left.items() if js}
+    pairs = lambda which: [{"id": entries[i]["id"], "question": pool[entries[i]["id"]][j].replace("{V}", PRODUCT), "answer": entries[i]["answer"]}
+                           for i, j in which.items()]
+    trained = [[*e["wordings"], *further.get(e["id"], []), *(pool[e["id"]][j] for j in left[i] if j != further_chosen.get(i))]
                for i, e in enumerate(entries)]
-    return trained, heldout
+    return trained, pairs(chosen), pairs(further_chosen)
 
 
 def misspell(rng, text):
@@ -202,15 +235,26 @@ def vary(rng, text):
     """A question as a person might type it: another name of the product, a greeting, a slip, no capitals."""
     text = text.replace("{V}", rng.choice(NAMES))
     dice = rng.random()
-    if dice < 0.06:
+    if dice < 0.08:
         kept = [w for w in text.rstrip("?.").split(" ") if w.lower() not in STOP_WORDS]
         if len(kept) > 1:
             text = " ".join(kept)
-    elif dice < 0.22:
+    elif dice < 0.17:
         text = rng.choice(PREFIXES) + text
-    elif dice < 0.28:
+    elif dice < 0.22:
         text += rng.choice(SUFFIXES)
-    if rng.random() < 0.2:
+    elif dice < 0.28:
+        words = text.split(" ")
+        words.insert(rng.randrange(len(words)), rng.choice(FILLERS))
+        text = " ".join(words)
+    elif dice < 0.34:
+        # A small word is left out.
+        words = text.split(" ")
+        small = [i for i, w in enumerate(words) if w.lower() in STOP_WORDS]
+        if small:
+            del words[rng.choice(small)]
+            text = " ".join(words)
+    while rng.random() < 0.15:
         text = misspell(rng, text)
     dice = rng.random()
     if dice < 0.12:
@@ -227,8 +271,9 @@ def vary(rng, text):
 class Questions:
     def __init__(self, write=True):
         self.entries = load()
-        self.trained, self.heldout = split(self.entries)
-        self.banned = {key(h["question"]) for h in self.heldout}
+        self.trained, self.heldout, self.development = split(self.entries)
+        self.grammar = tomllib.loads((HERE / "grammar.toml").read_text())
+        self.banned = {key(h["question"]) for h in [*self.heldout, *self.development]}
         if write:
             (HERE / "heldout.json").write_text(json.dumps(self.heldout, indent=1) + "\n")
 
@@ -236,13 +281,27 @@ class Questions:
         padded = f" {key(text)} "
         return any(f" {b} " in padded for b in self.banned)
 
+    def composed(self, rng, name):
+        """A wording of entry `name` from the grammar; each kind of part is as likely as the number of its patterns."""
+        parts = self.grammar[name]
+        kind = rng.choices(list(parts), [len(p) for p in parts.values()])[0]
+        text = expanded(rng, rng.choice(parts[kind]))
+        if kind in FRAMES:
+            # Not by `format`: {V} stays.
+            text = rng.choice(FRAMES[kind]).replace("{}", text)
+        return text[0].upper() + text[1:] if rng.random() < 0.8 else text
+
     def pair(self, rng):
         """(question, answer). A held-out wording never comes out, nor one that contains it, nor one that
         differs from it in the product's name, in case, in punctuation or by a slip of the keyboard."""
         while True:
             i = rng.randrange(len(self.entries))
-            wording = self.trained[i][0] if rng.random() < 0.08 else rng.choice(self.trained[i])
-            plain = rng.random() < 0.15
+            dice = rng.random()
+            if dice < 0.5:
+                wording = self.composed(rng, self.entries[i]["id"])
+            else:
+                wording = self.trained[i][0] if dice < 0.53 else rng.choice(self.trained[i])
+            plain = rng.random() < 0.2
             base = wording if plain else rephrase(rng, wording)
             if self.is_heldout(base):
                 continue

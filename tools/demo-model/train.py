@@ -46,8 +46,8 @@ SAVE_STEPS = 100
 TIMEOUT = timedelta(hours=12)
 MATRIX_RATE, OTHER_RATE = 0.02, 0.003
 DECAY_FROM = 0.48
-# The weight of the loss on words that a story has not introduced.
-UNINTRODUCED = 4.0
+# The weight of the loss on words that may not come next in a story.
+WRONG = 4.0
 # The generators leave a choice only in stories, and none of less than a fortieth. What the model takes to be rarer
 # than TAIL is a slip: its sum is pushed down with this weight, so that a sampler that cuts nothing off seldom draws one.
 TAIL, TAIL_WEIGHT = 0.01, 2.0
@@ -107,54 +107,63 @@ class Rows:
 
 
 class Introduced:
-    """Which names and colours a text has introduced so far.
+    """Which names, colours and things a text has introduced so far, and which of them may not come next.
 
-    A story names nobody whom it has not introduced, and no thing changes its colour. The likelihood alone
-    teaches that slowly: 22 wrong names of one in a thousand each are one slip a story. So the probability
-    of the words that were not introduced is pushed down, but where the text itself introduces one.
+    A story names nobody whom it has not introduced, no thing changes its colour, and who or what is introduced
+    is new. The likelihood alone teaches that slowly: 22 wrong names of one in a thousand each are one slip a
+    story. So the probability of names and colours that were not introduced is pushed down, but where the text
+    itself introduces one; there, it is that of the names, colours or things which are known already.
     """
 
     def __init__(self, tokenizer):
         encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
         names = [n for group in world.NAMES.values() for n in group]
-        words = [(w, encode(" " + w)) for w in [*names, *world.COLOURS]]
-        self.ids = torch.tensor([ids[0] for _, ids in words if len(ids) == 1])
+        groups = [(0, names), (1, world.COLOURS), (2, world.OBJECTS)]
+        words = [(group, w, encode(" " + w)[0]) for group, ws in groups for w in ws if len(encode(" " + w)) == 1]
+        self.ids = torch.tensor([i for _, _, i in words])
+        self.groups = [torch.tensor([g == group for g, _, _ in words]) for group, _ in groups]
+        # A story speaks of things in passing, too.
+        self.must_be_introduced = ~self.groups[2]
         # At the beginning of a text a name has tokens of its own.
-        self.begin = [(k, torch.tensor(encode(w))) for k, w in enumerate(w for w, ids in words if len(ids) == 1) if w in names]
+        self.begin = [(k, torch.tensor(encode(w))) for k, (_, w, _) in enumerate(words) if w in names]
         self.bos = tokenizer.token_to_id("<|bos|>")
         self.chat = torch.tensor([tokenizer.token_to_id(t) for t in ("<|user|>", "<|system|>")])
 
-    def missing(self, ids, targets):
-        """[rows, positions, words]: the words that may not come next; none in a chat, or where the target introduces one."""
-        at = torch.arange(ids.shape[1])[None, :, None]
-        seen = ids[:, :, None] == self.ids
+    def wrong(self, ids, targets):
+        """[rows, positions, words]: the words that may not come next; none in a chat."""
+        at = torch.arange(ids.shape[1], dtype=torch.int32)[None, :, None]
+        said = ids[:, :, None] == self.ids
         for k, begin in self.begin:
             n = len(begin)
             windows = ids.unfold(1, n + 1, 1)
             found = (windows[:, :, 0] == self.bos) & (windows[:, :, 1:] == begin).all(2)
-            seen[:, n:, k] |= found
+            said[:, n:, k] |= found
         last = lambda where: torch.where(where, at, -1).cummax(1)[0]
         is_bos = ids[:, :, None] == self.bos
         opened = last(is_bos)
         is_chat = torch.zeros_like(is_bos)
         is_chat[:, 1:, 0] = is_bos[:, :-1, 0] & torch.isin(ids[:, 1:], self.chat)
-        missing = (last(seen) < opened) & ~(last(is_chat) > opened)
-        introduces = (missing & (targets[:, :, None] == self.ids)).any(2)
-        return missing & ~introduces[:, :, None]
+        in_story = last(is_chat) <= opened
+        known = last(said) >= opened
+        introduced = ~known & (targets[:, :, None] == self.ids)
+        wrong = ~known & self.must_be_introduced & ~introduced.any(2, keepdim=True)
+        for group in self.groups:
+            wrong |= known & group & (introduced & group).any(2, keepdim=True)
+        return wrong & in_story
 
 
 def loss_of(model, ids, targets, introduced):
-    """The mean over the targets: cross-entropy, and the losses on words that were not introduced and on the tail."""
+    """The mean over the targets: cross-entropy, and the losses on words that may not come next and on the tail."""
     hidden = model(ids).flatten(0, 1)
     keep = (targets.flatten() != IGNORE).nonzero()[:, 0]
     target = targets.flatten()[keep]
     log_shares = F.log_softmax(model.logits(hidden[keep]), 1)
     shares = log_shares.exp()
-    missing = introduced.missing(ids, targets).flatten(0, 1)[keep]
-    off = (shares[:, introduced.ids] * missing).sum(1)
+    wrong = introduced.wrong(ids, targets).flatten(0, 1)[keep]
+    off = (shares[:, introduced.ids] * wrong).sum(1)
     is_tail = (shares < TAIL).scatter(1, target[:, None], False)
     tail = (shares * is_tail).sum(1)
-    return F.nll_loss(log_shares, target) + UNINTRODUCED * less(off) + TAIL_WEIGHT * less(tail)
+    return F.nll_loss(log_shares, target) + WRONG * less(off) + TAIL_WEIGHT * less(tail)
 
 
 def less(share):
@@ -231,7 +240,8 @@ def train(args, rank):
     seconds -= time.process_time()
     while True:
         share = tokens / args.tokens
-        if share >= 1 or (step % SAVE_STEPS == 0 and step > 0):
+        done = share >= 1 or step == args.steps
+        if done or (step % SAVE_STEPS == 0 and step > 0):
             cursors = all_cursors(text.cursor, args.ranks)
             if rank == 0:
                 spent = seconds + time.process_time()
@@ -243,7 +253,7 @@ def train(args, rank):
                 print(record, flush=True)
                 with open(args.out / "log.jsonl", "a") as log:
                     log.write(json.dumps(record) + "\n")
-        if share >= 1:
+        if done:
             break
         n_positions, n_rows = shape_of(step, args.seed)
         factor = args.rate * rate(share, args.decay_from) * min(1.0, (step + 1) / 60)
@@ -268,6 +278,7 @@ def main():
     args.add_argument("data", type=Path)
     args.add_argument("out", type=Path)
     args.add_argument("--tokens", type=int, default=20_000_000, help="tokens to see, over all ranks")
+    args.add_argument("--steps", type=int, help="end after so many steps, before all tokens are seen")
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--ranks", type=int, default=2)
     args.add_argument("--start", type=Path, help="an exported file whose weights are the first ones")

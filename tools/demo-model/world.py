@@ -8,7 +8,7 @@ made here; nothing is taken from elsewhere.
 
 import random
 
-EVALUATION_SEED = 77_003
+EVALUATION_SEED = 20_261_126
 
 NAMES = {
     "she": ["Mira", "Lena", "Anna", "Ruby", "Nora", "Ida", "Tessa", "Olga", "Pia", "Wanda", "Clara", "Elsa"],
