@@ -109,6 +109,14 @@ def judge_story(opening, text):
     return len(mentions), len(kept), stays
 
 
+def shares_a_name(opening, text):
+    """Whether somebody is introduced by a name that another one bears; `judge_story` does not ask that."""
+    hero = [n for n in ALL_NAMES if re.search(rf"\b{n}\b", opening)]
+    others = [a or b for a, b in re.findall(r"(?:named|friend) ([A-Z]\w+)|\b([A-Z]\w+), an? \w+ ", text[len(opening) :])]
+    others = [n for n in others if n in ALL_NAMES]
+    return len({*hero, *others}) < len(hero) + len(others)
+
+
 def report(name, done, goal, show):
     right = sum(answer == expected and finish == "stop" for _, expected, answer, finish in done)
     print(f"| {name} | {right} of {len(done)} | {goal} |")
@@ -149,6 +157,7 @@ def main():
     mentions, kept = sum(j[0] for j in judged), sum(j[1] for j in judged)
     print(f"| stories that stay in their world | {sum(j[2] for j in judged)} of {len(told)} | 20 of 20 |")
     print(f"| names introduced are names kept (mentions) | {kept} of {mentions} = {kept / mentions:.3f} | |")
+    print(f"| stories in which two persons share a name | {sum(shares_a_name(o, t) for o, t, _ in told)} of {len(told)} | |")
     print(f"| stories that end by themselves | {sum(f == 'stop' for _, _, f in told)} of {len(told)} | |")
     print("\nFailures:" if failures else "\nNo failures.")
     print("\n".join(failures))
