@@ -123,6 +123,9 @@ pub(crate) struct ServeArgs {
     /// Pages of the KV cache, of 16 tokens each; by default as many as 8 contexts have.
     #[arg(long, value_name = "N")]
     pub(crate) kv_pages: Option<u32>,
+    /// Compute every prompt from its first token, whatever the same user sent before.
+    #[arg(long)]
+    pub(crate) no_prefix_cache: bool,
     /// Threads that compute; by default one per processor.
     #[arg(long, short, value_name = "N")]
     pub(crate) threads: Option<u32>,
@@ -169,6 +172,7 @@ impl ServeArgs {
             cache_type_v: self.cache_type_v.clone(),
             max_sequences: self.max_sequences,
             kv_pages: self.kv_pages,
+            no_prefix_cache: self.no_prefix_cache,
             sandbox: self.sandbox.clone(),
         }
     }

@@ -16,6 +16,8 @@ pub enum LogitsWanted {
     Last,
     /// Every token.
     All,
+    /// Every token from this row of the entry on; at least one.
+    From(usize),
 }
 
 /// The tokens of one sequence in a step.
@@ -41,13 +43,19 @@ impl BatchEntry {
             LogitsWanted::None => n..n,
             LogitsWanted::Last => n - 1..n,
             LogitsWanted::All => 0..n,
+            LogitsWanted::From(first) => first.min(n)..n,
         }
     }
 }
 
-/// What one step computes. Rows are the tokens of all entries, in order.
+/// What one step computes. Rows are the tokens of all entries, in order. Before they are computed, pages of the KV cache
+/// are overwritten with zeros, then copied.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    /// Pages to overwrite with zeros.
+    pub zeroise: Vec<u32>,
+    /// Pages to copy: from, to.
+    pub copies: Vec<(u32, u32)>,
     /// One entry per sequence.
     pub entries: Vec<BatchEntry>,
 }

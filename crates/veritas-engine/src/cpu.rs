@@ -58,6 +58,15 @@ struct LayerCache {
     pages: AlignedBuf<u8>,
 }
 
+impl LayerCache {
+    /// Zeroises and copies pages, as the batch says.
+    fn prepare(&mut self, batch: &Batch) {
+        let Self { layout, pages } = self;
+        batch.zeroise.iter().for_each(|&page| layout.zero_page(pages, page as usize));
+        batch.copies.iter().for_each(|&(from, to)| layout.copy_page(pages, from as usize, to as usize));
+    }
+}
+
 /// The vectors of a layer, converted to f32 once; matrices stay in the file.
 struct LayerWeights {
     mixer_norm: Option<NormWeights>,
@@ -323,6 +332,7 @@ impl Backend for CpuBackend {
     }
 
     fn run(&mut self, batch: &Batch, values: &mut Vec<f32>) -> Result<(), Error> {
+        self.cache.iter_mut().for_each(|layer| layer.prepare(batch));
         let mut buffers = std::mem::take(&mut self.buffers);
         let result = self.run_in(&mut buffers, batch, values);
         self.buffers = buffers;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use veritas_base::TokenId;
-use veritas_sched::{Event, FinishReason as SequenceEnd, SequenceId, SequenceSpec};
+use veritas_sched::{Client, Event, FinishReason as SequenceEnd, Priority, SequenceId, SequenceSpec};
 use veritas_tokenizer::{StreamDecoder, Tokenizer};
 
 use crate::error::Error;
@@ -28,6 +28,12 @@ pub struct Request {
     pub n_choices: u32,
     /// Whether the log-probabilities of the prompt's tokens are reported.
     pub prompt_logprobs: bool,
+    /// For whom it is computed.
+    pub client: Client,
+    /// How urgently.
+    pub priority: Priority,
+    /// When it fails unanswered, in the unit of [`Engine::expire`].
+    pub deadline: Option<u64>,
 }
 
 /// Why an answer ended.
@@ -80,7 +86,7 @@ pub enum Output {
         reason: FinishReason,
         /// Text that was held back until now.
         text: String,
-        /// Tokens of the prompt that were not computed, since another answer's pages were shared.
+        /// Tokens of the prompt that were found in the cache, and not computed for this answer.
         cached_tokens: usize,
     },
     /// A request failed; none of its answers goes on. Other requests are not affected.
@@ -115,7 +121,6 @@ struct Choice {
     failed: bool,
     prompt_logprobs: bool,
     n_top: usize,
-    cached_tokens: usize,
 }
 
 /// Answers requests with one model.
@@ -159,33 +164,63 @@ impl Engine {
             None if n_prompt >= context => return Err(Error::ContextExceeded { prompt: n_prompt, context }),
             None => context - n_prompt,
         };
+        self.next_request += 1;
         let mut first = None;
         for index in 0..request.n_choices.max(1) {
-            let sampler = Sampler::new(request.sampling.clone(), &self.vocabulary, index)?;
-            let spec = SequenceSpec { prompt: request.prompt.clone(), n_new_max, same_prompt_as: first };
-            let prompt_logprobs = request.prompt_logprobs && index == 0;
-            let tokenizer = Arc::clone(self.runner.model().tokenizer());
-            let sequence = self.runner.add(spec, prompt_logprobs)?;
-            first = first.or(Some(sequence));
-            self.choices.insert(
-                sequence,
-                Choice {
-                    request: id,
-                    index,
-                    n_prompt,
-                    sampler,
-                    decoder: StreamDecoder::after(tokenizer, false, &request.prompt)?,
-                    stops: StopMatcher::new(&request.sampling.stop)?,
-                    stopped: false,
-                    failed: false,
-                    prompt_logprobs,
-                    n_top: request.sampling.logprobs.unwrap_or(0) as usize,
-                    cached_tokens: 0,
-                },
-            );
+            match self.add_choice(id, request, index, n_new_max, first) {
+                Ok(sequence) => first = first.or(Some(sequence)),
+                Err(error) => {
+                    // A request is taken whole or not at all.
+                    self.cancel(id);
+                    return Err(error);
+                }
+            }
         }
-        self.next_request += 1;
         Ok(id)
+    }
+
+    fn add_choice(
+        &mut self,
+        id: RequestId,
+        request: &Request,
+        index: u32,
+        n_new_max: usize,
+        same_prompt_as: Option<SequenceId>,
+    ) -> Result<SequenceId, Error> {
+        let tokenizer = Arc::clone(self.runner.model().tokenizer());
+        let prompt_logprobs = request.prompt_logprobs && index == 0;
+        let choice = Choice {
+            request: id,
+            index,
+            n_prompt: request.prompt.len(),
+            sampler: Sampler::new(request.sampling.clone(), &self.vocabulary, index)?,
+            decoder: StreamDecoder::after(tokenizer, false, &request.prompt)?,
+            stops: StopMatcher::new(&request.sampling.stop)?,
+            stopped: false,
+            failed: false,
+            prompt_logprobs,
+            n_top: request.sampling.logprobs.unwrap_or(0) as usize,
+        };
+        let spec = SequenceSpec {
+            same_prompt_as,
+            client: request.client,
+            priority: request.priority,
+            deadline: request.deadline,
+            ..SequenceSpec::new(request.prompt.clone(), n_new_max)
+        };
+        let sequence = self.runner.add(spec, prompt_logprobs)?;
+        self.choices.insert(sequence, choice);
+        Ok(sequence)
+    }
+
+    /// Ends the requests whose deadline is not after `now`, as [`Output::Failed`].
+    pub fn expire(&mut self, now: u64, tell: &mut dyn FnMut(Output)) {
+        for Event::Finished { sequence, .. } in self.runner.expire(now) {
+            if let Some(choice) = self.choices.remove(&sequence) {
+                self.cancel(choice.request);
+                tell(Output::Failed { request: choice.request, error: Error::DeadlineExceeded });
+            }
+        }
     }
 
     /// Ends a request now, without further output.
@@ -244,15 +279,12 @@ impl Engine {
                 .or_else(|| row.samples.then_some(Drawn { token: 0, stop: true })))
         })?;
         let Some(events) = events else { return Ok(false) };
-        for (sequence, choice) in &mut self.choices {
-            choice.cached_tokens = choice.cached_tokens.max(self.runner.n_shared(*sequence));
-        }
-        for Event::Finished { sequence, reason } in events {
+        for Event::Finished { sequence, reason, n_cached } in events {
             let choice = self.choices.remove(&sequence);
             let choice =
                 choice.ok_or(Error::Internal { what: "a sequence that ends belonged to a request" })?;
             if failures.iter().all(|(request, _)| *request != choice.request) {
-                tell(choice.finish(reason));
+                tell(choice.finish(reason, n_cached));
             }
         }
         failures.sort_by_key(|(request, _)| *request);
@@ -293,7 +325,7 @@ impl Choice {
         Ok(Some(drawn))
     }
 
-    fn finish(mut self, reason: SequenceEnd) -> Output {
+    fn finish(mut self, reason: SequenceEnd, cached_tokens: usize) -> Output {
         let mut text = String::new();
         if self.stops.matched().is_none() {
             text = self.stops.push(&self.decoder.finish());
@@ -307,7 +339,7 @@ impl Choice {
             choice: self.index,
             reason: if stopped { FinishReason::Stop } else { FinishReason::Length },
             text,
-            cached_tokens: self.cached_tokens,
+            cached_tokens,
         }
     }
 }

@@ -97,6 +97,9 @@ pub enum Error {
     /// The scheduler refused a sequence.
     #[error(transparent)]
     Admission(#[from] veritas_sched::AdmissionError),
+    /// A request was not answered in time.
+    #[error("the request was not answered by its deadline")]
+    DeadlineExceeded,
     /// There is no memory for the KV cache.
     #[error("the KV cache needs {bytes} bytes for one layer, which cannot be had")]
     CacheMemory {
@@ -135,6 +138,10 @@ pub enum ErrorKind {
     ContextExceeded,
     /// What was asked for makes no sense.
     Usage,
+    /// Too many wait already.
+    QueueFull,
+    /// It took too long.
+    Timeout,
     /// Anything else.
     Internal,
 }
@@ -157,6 +164,11 @@ impl Error {
             | Self::Kernels(_) => ErrorKind::MalformedModel,
             Self::Tokenizer(error) => tokenizer_kind(error),
             Self::ContextExceeded { .. } => ErrorKind::ContextExceeded,
+            Self::Admission(
+                veritas_sched::AdmissionError::QueueFull { .. }
+                | veritas_sched::AdmissionError::PrincipalQueueFull { .. },
+            ) => ErrorKind::QueueFull,
+            Self::DeadlineExceeded => ErrorKind::Timeout,
             Self::Sampler(crate::sampler::Error::LogitsNotFinite { .. }) => ErrorKind::MalformedModel,
             Self::Sampler(_)
             | Self::TokenOutOfRange { .. }

@@ -27,6 +27,6 @@ pub use files::{MetadataOverride, ModelFiles, part_paths};
 pub use kv::CacheTypes;
 pub use model::Model;
 pub use rope::{RopeReach, reach_of};
-pub use runner::{DEFAULT_CHUNK_TOKENS, Drawn, LogitsRow, Occupancy, Runner, RunnerConfig};
+pub use runner::{DEFAULT_CHUNK_TOKENS, Drawn, LogitsRow, Occupancy, PrincipalLimits, Runner, RunnerConfig};
 pub use score::{Perplexity, ShowLogits, compute_logits, perplexity};
-pub use veritas_sched::{Event, SequenceId, SequenceSpec};
+pub use veritas_sched::{Client, Event, GroupId, PrincipalId, Priority, SequenceId, SequenceSpec};

@@ -7,7 +7,7 @@ use veritas_base::TokenId;
 use veritas_kernels::{Kernels, Team};
 use veritas_model::Plan;
 use veritas_sched::{
-    Event, PAGE_TOKENS, Scheduler, SchedulerConfig, SequenceId, SequenceSpec, StepEntry, StepOutput,
+    Event, PAGE_TOKENS, Scheduler, SchedulerConfig, SequenceId, SequenceSpec, StepEntry, StepOutput, StepPlan,
 };
 use veritas_simd::Isa;
 
@@ -43,12 +43,27 @@ pub struct RunnerConfig {
     pub n_sequences: usize,
     /// Pages of the KV cache; `None` for as many as `n_sequences` whole contexts have.
     pub n_pages: Option<u32>,
+    /// Whether whole pages of the KV cache are found again by later sequences.
+    pub prefix_cache: bool,
+    /// What one principal may have.
+    pub principal_limits: PrincipalLimits,
     /// Tokens of one prompt that a step computes.
     pub chunk_tokens: usize,
     /// How the cache stores keys and values.
     pub cache_types: CacheTypes,
     /// Layers before which the plan is cut into stages, ascending; none for one stage.
     pub cuts: Vec<usize>,
+}
+
+/// What one principal may have; `None` for no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrincipalLimits {
+    /// Sequences that run at once.
+    pub n_sequences: Option<usize>,
+    /// Sequences that wait.
+    pub n_waiting: Option<usize>,
+    /// Pages of the KV cache.
+    pub n_pages: Option<usize>,
 }
 
 impl Default for RunnerConfig {
@@ -60,6 +75,8 @@ impl Default for RunnerConfig {
             n_context: None,
             n_sequences: 1,
             n_pages: None,
+            prefix_cache: true,
+            principal_limits: PrincipalLimits::default(),
             chunk_tokens: DEFAULT_CHUNK_TOKENS,
             cache_types: CacheTypes::default(),
             cuts: Vec::new(),
@@ -101,8 +118,12 @@ pub struct Occupancy {
     pub waiting: usize,
     /// Pages of the KV cache.
     pub pages_total: usize,
-    /// Pages that hold keys and values.
+    /// Pages that sequences hold.
     pub pages_used: usize,
+    /// Pages that no sequence holds and that hold prefixes which may be used again.
+    pub pages_cached: usize,
+    /// How many times a sequence lost its pages to another, since the start.
+    pub preempted: u64,
 }
 
 /// What a caller is shown of a step: the logits of one position.
@@ -136,12 +157,15 @@ pub struct Runner {
     /// What the stages hand on; the logits in the end. Kept for its memory.
     values: Vec<f32>,
     n_context: usize,
+    step_tokens_max: usize,
     sequences: HashMap<SequenceId, SequenceFacts>,
 }
 
 struct SequenceFacts {
     reach: RopeReach,
     all_logits: bool,
+    /// Positions whose logits were shown. A sequence that was preempted computes them again, and shows them once.
+    n_shown: usize,
 }
 
 impl Runner {
@@ -177,14 +201,22 @@ impl Runner {
             )?));
             start = end;
         }
+        let limits = config.principal_limits;
+        let limit = |limit: Option<usize>| limit.unwrap_or(usize::MAX).max(1);
         let scheduler = Scheduler::new(SchedulerConfig {
             n_blocks,
+            prefix_cache: config.prefix_cache,
             n_sequences_max: config.n_sequences.max(1),
             n_waiting_max: WAITING_MAX,
-            step_tokens_max: config.chunk_tokens.max(config.n_sequences).max(1),
             chunk_tokens_max: config.chunk_tokens.max(1),
+            burst_tokens: n_context.max(config.chunk_tokens),
+            n_sequences_per_principal_max: limit(limits.n_sequences),
+            n_waiting_per_principal_max: limit(limits.n_waiting),
+            n_blocks_per_principal_max: limit(limits.n_pages),
         });
-        Ok(Self { model, scheduler, stages, values: Vec::new(), n_context, sequences: HashMap::new() })
+        let step_tokens_max = config.chunk_tokens.max(config.n_sequences).max(1);
+        let (values, sequences) = (Vec::new(), HashMap::new());
+        Ok(Self { model, scheduler, stages, values, n_context, step_tokens_max, sequences })
     }
 
     /// The model.
@@ -231,11 +263,12 @@ impl Runner {
         }
         spec.n_new_max = spec.n_new_max.min(context - prompt);
         if all_logits {
-            spec.same_prompt_as = None;
+            spec.takes_hits = false;
         }
         let reach = reach_of(&self.model.plan().ropes, prompt + spec.n_new_max);
+        spec.variant = reach as u64;
         let id = self.scheduler.add(spec)?;
-        self.sequences.insert(id, SequenceFacts { reach, all_logits });
+        self.sequences.insert(id, SequenceFacts { reach, all_logits, n_shown: 0 });
         Ok(id)
     }
 
@@ -259,6 +292,8 @@ impl Runner {
             waiting,
             pages_total: pool.n_blocks(),
             pages_used: pool.n_blocks() - pool.n_free(),
+            pages_cached: pool.n_cached(),
+            preempted: self.scheduler.n_preempted(),
         }
     }
 
@@ -272,9 +307,17 @@ impl Runner {
         self.scheduler.is_idle()
     }
 
-    /// Tokens of a running sequence's prompt whose keys and values came from another sequence.
-    pub fn n_shared(&self, id: SequenceId) -> usize {
-        self.scheduler.n_shared(id)
+    /// Ends the sequences whose deadline, [`SequenceSpec::deadline`], is not after `now`.
+    pub fn expire(&mut self, now: u64) -> Vec<Event> {
+        let events = self.scheduler.expire(now);
+        self.forget(&events);
+        events
+    }
+
+    fn forget(&mut self, events: &[Event]) {
+        for Event::Finished { sequence, .. } in events {
+            self.sequences.remove(sequence);
+        }
     }
 
     /// Computes one step; `None` if there was nothing to compute. `draw` is called for every row of logits, sequence by sequence, position by position; where
@@ -286,18 +329,21 @@ impl Runner {
         &mut self,
         draw: &mut dyn FnMut(LogitsRow<'_>) -> Result<Option<Drawn>, Error>,
     ) -> Result<Option<Vec<Event>>, Error> {
-        let plan = self.scheduler.schedule();
+        let plan = self.scheduler.schedule(self.step_tokens_max);
         if plan.entries.is_empty() {
             self.scheduler.commit(&[]);
             return Ok(None);
         }
-        let batch = Batch { entries: plan.entries.iter().map(|entry| self.batch_entry(entry)).collect() };
+        let batch = self.batch(&plan);
         for stage in &mut self.stages {
             stage.run(&batch, &mut self.values)?;
         }
         let mut rows = self.values.chunks_exact(self.model.plan().n_vocab);
         let mut outputs = Vec::new();
         for (entry, wanted) in plan.entries.iter().zip(&batch.entries) {
+            if let Some(facts) = self.sequences.get_mut(&entry.sequence) {
+                facts.n_shown = facts.n_shown.max(entry.start + entry.tokens.len());
+            }
             let tokens = self.scheduler.tokens(entry.sequence).unwrap_or_default();
             for row in wanted.logit_rows() {
                 let logits =
@@ -317,18 +363,26 @@ impl Runner {
             }
         }
         let events = self.scheduler.commit(&outputs);
-        for Event::Finished { sequence, .. } in &events {
-            self.sequences.remove(sequence);
-        }
+        self.forget(&events);
         Ok(Some(events))
+    }
+
+    fn batch(&self, plan: &StepPlan) -> Batch {
+        Batch {
+            zeroise: plan.zeroise.iter().map(|block| block.0).collect(),
+            copies: plan.copies.iter().map(|copy| (copy.from.0, copy.to.0)).collect(),
+            entries: plan.entries.iter().map(|entry| self.batch_entry(entry)).collect(),
+        }
     }
 
     fn batch_entry(&self, entry: &StepEntry) -> BatchEntry {
         let facts = &self.sequences[&entry.sequence];
+        let n_shown = facts.n_shown.saturating_sub(entry.start);
         let logits = match (facts.all_logits, entry.samples) {
-            (true, _) => LogitsWanted::All,
-            (false, true) => LogitsWanted::Last,
-            (false, false) => LogitsWanted::None,
+            (true, _) if n_shown == 0 => LogitsWanted::All,
+            (true, _) if n_shown < entry.tokens.len() => LogitsWanted::From(n_shown),
+            (_, true) => LogitsWanted::Last,
+            (_, false) => LogitsWanted::None,
         };
         BatchEntry {
             tokens: entry.tokens.clone(),

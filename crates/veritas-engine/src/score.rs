@@ -29,7 +29,7 @@ pub fn compute_logits(
     for (first, sequences) in sequences.chunks(group).enumerate() {
         let mut ids = Vec::with_capacity(sequences.len());
         for tokens in sequences {
-            let spec = SequenceSpec { prompt: tokens.clone(), n_new_max: 0, same_prompt_as: None };
+            let spec = SequenceSpec::new(tokens.clone(), 0);
             ids.push(runner.add(spec, true)?);
         }
         while !runner.is_idle() {

@@ -114,7 +114,7 @@ fn first_wrong_layer(name: &str, golden: &Tensors) -> String {
     let mut runner = Runner::new(Arc::clone(&model), &config()).unwrap();
     runner.capture_hidden();
     let prompt = sequences(golden).swap_remove(0);
-    runner.add(SequenceSpec { prompt, n_new_max: 0, same_prompt_as: None }, true).unwrap();
+    runner.add(SequenceSpec::new(prompt, 0), true).unwrap();
     runner.step(&mut |_| Ok(None)).unwrap();
     let expected = golden.tensor("hidden");
     let hidden = runner.take_hidden();
@@ -201,7 +201,7 @@ fn greedy_continuations_are_those_of_the_reference() {
         let prompt = golden.tensor("greedy_prompt").token_ids();
         let expected = golden.tensor("greedy").token_ids();
         let mut runner = Runner::new(model, &config()).unwrap();
-        runner.add(SequenceSpec { prompt, n_new_max: expected.len(), same_prompt_as: None }, false).unwrap();
+        runner.add(SequenceSpec::new(prompt, expected.len()), false).unwrap();
         let mut drawn = Vec::new();
         while !runner.is_idle() {
             runner

@@ -124,6 +124,40 @@ impl KvLayout {
         self.n_kv_heads * self.head_bytes()
     }
 
+    /// Overwrites a page of an arena, as [`kv_store`] describes it, with zeros.
+    ///
+    /// # Panics
+    /// If the page is not in the arena.
+    pub fn zero_page(&self, pages: &mut [u8], page: usize) {
+        for part in self.parts_of(pages.len(), page) {
+            pages[part].fill(0);
+        }
+    }
+
+    /// Gives the page `to` of an arena the content of the page `from`.
+    ///
+    /// # Panics
+    /// If one of them is not in the arena.
+    pub fn copy_page(&self, pages: &mut [u8], from: usize, to: usize) {
+        for (from, to) in self.parts_of(pages.len(), from).zip(self.parts_of(pages.len(), to)) {
+            pages.copy_within(from, to.start);
+        }
+    }
+
+    /// Where the heads of a page lie in an arena of so many bytes.
+    fn parts_of(
+        &self,
+        arena_bytes: usize,
+        page: usize,
+    ) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let (n_pages, bytes) = (arena_bytes / self.page_bytes().max(1), self.head_bytes());
+        assert!(page < n_pages, "page {page} of {n_pages}");
+        (0..self.n_kv_heads).map(move |head| {
+            let start = (head * n_pages + page) * bytes;
+            start..start + bytes
+        })
+    }
+
     /// Bytes of one head in a page.
     pub(crate) fn head_bytes(&self) -> usize {
         self.k_bytes() + self.v_type.part_bytes(self.head_dim_v)

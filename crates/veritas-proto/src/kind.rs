@@ -155,6 +155,8 @@ kinds! {
     WORKER_RESUME = 4105 link;
     /// Between supervisor and worker alone: where in the code the worker has panicked, as JSON.
     WORKER_PANIC = 4106 link;
+    /// What the daemon knows of the client of the request to generate that follows under the same number.
+    WORKER_CLIENT = 4107 link;
 }
 
 impl Kind {
@@ -195,11 +197,11 @@ mod tests {
 
     #[test]
     fn zero_and_the_gaps_are_not_known() {
-        for number in [0, 4, 15, 21, 31, 38, 47, 53, 63, 78, 4095, 4107, u16::MAX] {
+        for number in [0, 4, 15, 21, 31, 38, 47, 53, 63, 78, 4095, 4108, u16::MAX] {
             let kind = Kind(number);
             assert_eq!((kind.name(), kind.message_name(), kind.is_from_client()), (None, None, false));
             assert_eq!(kind.to_string(), format!("kind {number}"));
         }
-        assert!(!Kind(4095).is_internal() && Kind(4107).is_internal());
+        assert!(!Kind(4095).is_internal() && Kind(4108).is_internal());
     }
 }

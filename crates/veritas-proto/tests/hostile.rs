@@ -63,7 +63,7 @@ fn headers(add: &mut impl FnMut(&str, Vec<u8>, &'static str)) {
     for bit in [0, 15, 31] {
         add(&format!("flag {bit}"), with(8, &(1u32 << bit).to_le_bytes()), "Flags");
     }
-    for kind in [0u16, 4, 15, 21, 31, 38, 53, 78, 4095, 4107, u16::MAX] {
+    for kind in [0u16, 4, 15, 21, 31, 38, 53, 78, 4095, 4108, u16::MAX] {
         add(&format!("kind {kind}"), with(6, &kind.to_le_bytes()), "UnknownKind");
     }
     for length in [4097u32, 1 << 20, 64 << 20, 1 << 31, u32::MAX] {

@@ -16,6 +16,7 @@ mod limits;
 mod load;
 mod model;
 mod override_kv;
+mod principals;
 mod reload;
 mod schema;
 mod show;
@@ -39,6 +40,7 @@ pub use keys::{Key, keys};
 pub use load::{Effective, Environment, Overrides, Resolved, default_socket_path, load, resolve};
 pub use model::{ModelConfig, ModelFlag};
 pub use override_kv::OverrideKv;
+pub use principals::{SharingGroup, Weight};
 pub use reload::{Change, reloadable};
 pub use schema::schema;
 pub use token::{Secret, TokenSource};
@@ -116,6 +118,12 @@ pub struct Engine {
     pub max_sequences: u32,
     /// Pages of the KV cache, of 16 tokens each; `None` is for the daemon to choose.
     pub kv_pages: Option<u32>,
+    /// Whether prefixes that were computed are found again by later requests of the same principal.
+    pub prefix_cache: bool,
+    /// Sequences of one principal that are computed together; `None` is without a limit of its own.
+    pub sequences_per_principal_max: Option<u32>,
+    /// Pages that the sequences of one principal hold; `None` is without a limit of its own.
+    pub kv_pages_per_principal_max: Option<u32>,
 }
 
 /// How much work may wait or run.
@@ -127,6 +135,12 @@ pub struct Limits {
     pub request_timeout: Option<Duration>,
     /// Requests of one principal that wait or run at once; `None` is without a limit.
     pub requests_per_principal_max: Option<u32>,
+    /// Requests of one principal that wait for a model; `None` is without a limit of its own.
+    pub queue_per_principal_max: Option<u32>,
+    /// Users who share cached prefixes with each other.
+    pub sharing_groups: Vec<SharingGroup>,
+    /// Users whose share of the computation is another than 1.
+    pub weights: Vec<Weight>,
 }
 
 /// How workers are watched and replaced.
@@ -213,7 +227,14 @@ impl Config {
             auth: Auth { token: TokenSource::None },
             engine: Engine::default(),
             models: Vec::new(),
-            limits: Limits { queue_max: 256, request_timeout: None, requests_per_principal_max: None },
+            limits: Limits {
+                queue_max: 256,
+                request_timeout: None,
+                requests_per_principal_max: None,
+                queue_per_principal_max: None,
+                sharing_groups: Vec::new(),
+                weights: Vec::new(),
+            },
             worker: Worker {
                 heartbeat: Duration::from_secs(1),
                 heartbeat_timeout: Duration::from_secs(10),
@@ -247,6 +268,9 @@ impl Default for Engine {
             cache_type_v: CacheType::F16,
             max_sequences: 64,
             kv_pages: None,
+            prefix_cache: true,
+            sequences_per_principal_max: None,
+            kv_pages_per_principal_max: None,
         }
     }
 }

@@ -198,6 +198,8 @@ impl From<veritas_engine::Error> for Failure {
                 (Code::ContextExceeded, Some("shorten the prompt, or raise --ctx where the model allows it"))
             }
             ErrorKind::Usage => (Code::Usage, None),
+            ErrorKind::QueueFull => (Code::QueueFull, Some("try again when others have been answered")),
+            ErrorKind::Timeout => (Code::Timeout, None),
             ErrorKind::Internal => (Code::Internal, None),
         };
         let failure = Self::new(code, error.to_string());

@@ -8,7 +8,7 @@
 //!   WORKER_ORDER    Order          ─────▶   reads the model for the first time
 //!                                ◀─────   WORKER_PROGRESS Progress, WORKER_BYTES …
 //!                                ◀─────   WORKER_DONE (the result of the job) | ERROR
-//!   after Job::Serve: GENERATE, CANCEL, TOKENIZE, DETOKENIZE, WORKER_PAUSE, WORKER_RESUME, WORKER_PING
+//!   after Job::Serve: WORKER_CLIENT and GENERATE, CANCEL, TOKENIZE, DETOKENIZE, WORKER_PAUSE, WORKER_RESUME, WORKER_PING
 //! ```
 
 use serde::de::DeserializeOwned;
@@ -110,16 +110,33 @@ pub struct Pong {
     pub waiting: usize,
     /// Pages of the KV cache.
     pub pages_total: usize,
-    /// Pages that hold keys and values.
+    /// Pages that sequences hold.
     pub pages_used: usize,
+    /// Pages that hold prefixes which may be used again.
+    pub pages_cached: usize,
+    /// How many times a sequence lost its pages to another.
+    pub preempted: u64,
 }
 
 impl Pong {
     /// The counters of an engine.
     pub fn new(steps: u64, step_ms: u64, occupancy: Occupancy) -> Self {
-        let Occupancy { running, waiting, pages_total, pages_used } = occupancy;
-        Self { steps, step_ms, running, waiting, pages_total, pages_used }
+        let Occupancy { running, waiting, pages_total, pages_used, pages_cached, preempted } = occupancy;
+        Self { steps, step_ms, running, waiting, pages_total, pages_used, pages_cached, preempted }
     }
+}
+
+/// For whom the request is that follows: what a client cannot say of itself. A worker that is told nothing has one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The number of the principal, from 1.
+    pub principal: u32,
+    /// The number of those who share cached prefixes with it, from 1.
+    pub group: u32,
+    /// Its share of the computation beside others.
+    pub weight: u32,
+    /// How long the request may still take.
+    pub deadline_ms: Option<u64>,
 }
 
 /// Where a worker has panicked. The message of a panic may hold a prompt, so it is not sent.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use veritas_engine::{CacheTypes, MetadataOverride, ModelFiles, RunnerConfig};
+use veritas_engine::{CacheTypes, MetadataOverride, ModelFiles, PrincipalLimits, RunnerConfig};
 use veritas_kernels::{CacheType, Team};
 use veritas_simd::Isa;
 
@@ -51,6 +51,12 @@ pub struct EngineSpec {
     pub n_pages: Option<u32>,
     /// Where `n_pages` is not said: whole contexts that the pages hold at most, however many sequences there may be.
     pub contexts_cached: Option<usize>,
+    /// Whether prefixes that were computed are found again by later requests of the same principal.
+    pub prefix_cache: bool,
+    /// Sequences of one principal that run at once; `None` for no limit of its own.
+    pub n_sequences_per_principal: Option<usize>,
+    /// Pages of one principal; `None` for no limit of its own.
+    pub n_pages_per_principal: Option<usize>,
     /// Tokens of a prompt that one step computes.
     pub chunk_tokens: usize,
     /// How the cache stores keys.
@@ -68,6 +74,9 @@ impl Default for EngineSpec {
             n_sequences: 1,
             n_pages: None,
             contexts_cached: None,
+            prefix_cache: true,
+            n_sequences_per_principal: None,
+            n_pages_per_principal: None,
             chunk_tokens: veritas_engine::DEFAULT_CHUNK_TOKENS,
             cache_type_k: "f16".to_owned(),
             cache_type_v: "f16".to_owned(),
@@ -112,6 +121,12 @@ impl EngineSpec {
             n_context: self.n_context,
             n_sequences: self.n_sequences,
             n_pages: self.n_pages,
+            prefix_cache: self.prefix_cache,
+            principal_limits: PrincipalLimits {
+                n_sequences: self.n_sequences_per_principal,
+                n_waiting: None,
+                n_pages: self.n_pages_per_principal,
+            },
             chunk_tokens: self.chunk_tokens,
             cache_types: CacheTypes {
                 key: cache_type("--cache-type-k", &self.cache_type_k)?,

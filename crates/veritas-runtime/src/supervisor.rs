@@ -73,7 +73,10 @@ pub fn serve(options: ServeOptions) -> Result<(), Failure> {
 fn settings(config: &Config) -> Settings {
     Settings {
         queue_max: config.limits.queue_max as usize,
+        queue_per_principal_max: config.limits.queue_per_principal_max.unwrap_or(0) as usize,
         requests_per_principal_max: config.limits.requests_per_principal_max.unwrap_or(0) as usize,
+        sharing_groups: config.limits.sharing_groups.clone(),
+        weights: config.limits.weights.clone(),
         request_timeout: config.limits.request_timeout,
         slow_client_timeout: config.socket.slow_client_timeout,
         quarantine_after: config.worker.quarantine_after,

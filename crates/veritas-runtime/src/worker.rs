@@ -16,6 +16,7 @@ mod serve;
 use std::fs::File;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Instant;
 
 use veritas_kernels::Team;
 use veritas_proto::{Frame, FrameDecoder, Kind};
@@ -23,7 +24,7 @@ use veritas_sandbox::Socket;
 
 use crate::failure::Failure;
 use crate::jobs::{self, Context, Job};
-use crate::link::{BODY_BYTES_MAX, Order, Panic, Start, Started, decode_json, encode_json};
+use crate::link::{Admission, BODY_BYTES_MAX, Order, Panic, Start, Started, decode_json, encode_json};
 pub(crate) use output::Output;
 pub(crate) use prompt::token_text;
 pub use prompt::{date, date_of};
@@ -84,7 +85,7 @@ fn work(
         return Err(Failure::internal(format!("the first frame is {}, not WORKER_START", frame.kind)));
     }
     let start: Start = decode_json(&frame)?;
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new());
     let (sender, incoming) = mpsc::channel();
     let threads = {
         let (shared, output) = (Arc::clone(&shared), Arc::clone(output));
@@ -144,14 +145,24 @@ fn confinement_failed(error: veritas_sandbox::Error) -> Failure {
 }
 
 /// What the main thread and the link thread both see.
-#[derive(Default)]
 struct Shared {
+    /// The time that deadlines are counted from.
+    began: Instant,
     pulse: Mutex<Pulse>,
     /// The model, from when it is loaded.
     loaded: OnceLock<prompt::Texts>,
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self { began: Instant::now(), pulse: Mutex::default(), loaded: OnceLock::new() }
+    }
+
+    /// Milliseconds since the start, as deadlines count them.
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
     fn pulse(&self) -> std::sync::MutexGuard<'_, Pulse> {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,6 +192,7 @@ impl Link {
 
 /// Reads what the supervisor sends until it closes the connection, which ends the process.
 fn read_link(mut link: Link, sender: &mpsc::Sender<Incoming>, shared: &Shared, output: &Output) {
+    let mut admission = None;
     loop {
         let frame = match link.next() {
             Ok(Some(frame)) => frame,
@@ -191,7 +203,7 @@ fn read_link(mut link: Link, sender: &mpsc::Sender<Incoming>, shared: &Shared, o
             }
         };
         let id = frame.request_id;
-        match take_frame(&frame, shared, output) {
+        match take_frame(&frame, &mut admission, shared, output) {
             Ok(Some(incoming)) => {
                 // The main thread is gone only when the process ends.
                 let _ = sender.send(incoming);
@@ -203,16 +215,27 @@ fn read_link(mut link: Link, sender: &mpsc::Sender<Incoming>, shared: &Shared, o
 }
 
 /// Answers a frame, or makes of it what the main thread is to do.
-fn take_frame(frame: &Frame, shared: &Shared, output: &Output) -> Result<Option<Incoming>, Failure> {
+/// `admission` is what was told of the client of the next request to generate, under its number.
+fn take_frame(
+    frame: &Frame,
+    admission: &mut Option<(u64, Admission)>,
+    shared: &Shared,
+    output: &Output,
+) -> Result<Option<Incoming>, Failure> {
     let id = frame.request_id;
     let texts = || shared.loaded.get().ok_or_else(|| Failure::internal("no model is loaded yet"));
     match frame.kind {
         Kind::WORKER_ORDER => return Ok(Some(Incoming::Order(Box::new(decode_json(frame)?)))),
         Kind::WORKER_PING => output.json(Kind::WORKER_PONG, id, &shared.pulse().pong())?,
         Kind::GENERATE => {
-            let request = texts()?.generate(&frame.message()?)?;
+            let admission = admission.take().filter(|(of, _)| *of == id).map(|(_, admission)| admission);
+            let mut request = texts()?.generate(&frame.message()?)?;
+            if let Some(admission) = admission {
+                request.admit(&admission, shared.now_ms());
+            }
             return Ok(Some(Incoming::Serve(serve::Command::Submit(id, Box::new(request)))));
         }
+        Kind::WORKER_CLIENT => *admission = Some((id, decode_json(frame)?)),
         Kind::CANCEL => return Ok(Some(Incoming::Serve(serve::Command::Cancel(id)))),
         Kind::WORKER_PAUSE => return Ok(Some(Incoming::Serve(serve::Command::Pause(id, true)))),
         Kind::WORKER_RESUME => return Ok(Some(Incoming::Serve(serve::Command::Pause(id, false)))),

@@ -8,13 +8,16 @@
 #![forbid(unsafe_code)]
 
 mod block_pool;
+mod principal;
 mod scheduler;
+mod sequence;
 
-pub use block_pool::{BlockId, BlockPool};
+pub use block_pool::{Allocated, BlockId, BlockPool, ContentId, GroupId, Parent, Scope};
 pub use scheduler::{
-    AdmissionError, Event, FinishReason, Scheduler, SchedulerConfig, SequenceId, SequenceSpec, StepEntry,
-    StepOutput, StepPlan,
+    AdmissionError, BlockCopy, Event, FinishReason, Scheduler, SchedulerConfig, StepEntry, StepOutput,
+    StepPlan,
 };
+pub use sequence::{Client, PrincipalId, Priority, SequenceId, SequenceSpec};
 
 /// Positions that one page of the KV cache holds.
 pub const PAGE_TOKENS: usize = 16;

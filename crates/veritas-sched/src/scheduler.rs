@@ -1,46 +1,69 @@
 //! The scheduler: plan a step, take its outcome.
 //!
-//! A sequence starts only when every page that it may ever need is free and promised to nobody else, so that a started
-//! sequence always ends. Sequences start first come, first served. In a step, sequences that generate come first, one
-//! token each; what is left of the budget goes to prompts, in chunks.
+//! In a step, sequences that generate come first, one token each. What is left of the budget goes to prompts, in chunks:
+//! the principal with most credit chooses first ([`principal`](crate::principal)), and among its own sequences priority
+//! decides, then age. Pages are taken as they are needed. When there are none left, cached prefixes are given up, and
+//! then sequences are preempted ([`room`]): their pages go back, and what they knew is computed again later, or found in
+//! the cache. The tokens that come out are the same.
 
-use std::collections::VecDeque;
+mod check;
+mod prompts;
+mod room;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 
 use thiserror::Error;
 use veritas_base::TokenId;
 
 use crate::PAGE_TOKENS;
-use crate::block_pool::{BlockId, BlockPool};
+use crate::block_pool::{BlockId, BlockPool, Parent, Scope};
+use crate::principal::{Principals, WEIGHT_MAX};
+use crate::sequence::{Sequence, SequenceId, SequenceSpec, Sequences, Slot, State};
 
-/// Names a sequence; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(pub u64);
+/// Steps without progress after which a sequence counts as one priority higher.
+const AGING_STEPS: u64 = 256;
 
 /// The bounds that a scheduler works within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
     /// Pages of the KV cache.
     pub n_blocks: u32,
+    /// Whether pages that nobody holds are found again by later sequences. Without, only sequences with
+    /// [`SequenceSpec::same_prompt_as`] share pages.
+    pub prefix_cache: bool,
     /// Sequences that may run at once.
     pub n_sequences_max: usize,
     /// Sequences that may wait.
     pub n_waiting_max: usize,
-    /// Tokens that one step computes, over all sequences.
-    pub step_tokens_max: usize,
     /// Tokens of one prompt that one step computes.
     pub chunk_tokens_max: usize,
+    /// Tokens that a principal which was still for long may have computed before others are served again.
+    pub burst_tokens: usize,
+    /// Sequences of one principal that may run at once.
+    pub n_sequences_per_principal_max: usize,
+    /// Sequences of one principal that may wait.
+    pub n_waiting_per_principal_max: usize,
+    /// Pages that the sequences of one principal may have, a shared page counted for each.
+    pub n_blocks_per_principal_max: usize,
 }
 
-/// A sequence to compute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SequenceSpec {
-    /// The prompt; not empty.
-    pub prompt: Vec<TokenId>,
-    /// Tokens to generate at most; 0 to compute the prompt alone.
-    pub n_new_max: usize,
-    /// A sequence with the same prompt. If it still runs when this one starts, the whole pages of the prompt that it
-    /// has computed are shared and not computed again.
-    pub same_prompt_as: Option<SequenceId>,
+impl Default for SchedulerConfig {
+    /// One page, one sequence, and no bound for a principal.
+    fn default() -> Self {
+        Self {
+            n_blocks: 1,
+            prefix_cache: true,
+            n_sequences_max: 1,
+            n_waiting_max: usize::MAX,
+            chunk_tokens_max: usize::MAX,
+            burst_tokens: 4096,
+            n_sequences_per_principal_max: usize::MAX,
+            n_waiting_per_principal_max: usize::MAX,
+            n_blocks_per_principal_max: usize::MAX,
+        }
+    }
 }
 
 /// Why a sequence was not taken.
@@ -55,13 +78,19 @@ pub enum AdmissionError {
     NeverFits {
         /// Pages for the prompt and the tokens to generate.
         needed: usize,
-        /// All pages.
+        /// All pages that the principal may have.
         available: usize,
     },
     /// Too many wait already.
     #[error("{waiting} sequences wait already, which is the limit")]
     QueueFull {
         /// How many wait.
+        waiting: usize,
+    },
+    /// Too many of the principal wait already.
+    #[error("{waiting} sequences of this principal wait already, which is its limit")]
+    PrincipalQueueFull {
+        /// How many of the principal wait.
         waiting: usize,
     },
 }
@@ -81,9 +110,22 @@ pub struct StepEntry {
     pub samples: bool,
 }
 
-/// What a step computes.
+/// A page whose content another one gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Where it is.
+    pub from: BlockId,
+    /// Where it goes.
+    pub to: BlockId,
+}
+
+/// What a step computes. Pages are overwritten with zeros first, then copied, then the entries are computed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
+    /// Pages that come from another group.
+    pub zeroise: Vec<BlockId>,
+    /// Pages of prompts that are not whole, for sequences that go on from them in their own ways.
+    pub copies: Vec<BlockCopy>,
     /// One entry per sequence; sequences that generate come first.
     pub entries: Vec<StepEntry>,
 }
@@ -106,9 +148,11 @@ pub enum FinishReason {
     Stop,
     /// It has generated as many tokens as it may.
     Length,
+    /// Its deadline came before its end.
+    Deadline,
 }
 
-/// What a commit brought about.
+/// What has come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A sequence ended; its pages are released.
@@ -117,36 +161,33 @@ pub enum Event {
         sequence: SequenceId,
         /// Why it ended.
         reason: FinishReason,
+        /// Tokens of its prompt that were found in the cache when it first ran, and not computed for it.
+        n_cached: usize,
     },
 }
 
+/// What is computed in the present step.
 #[derive(Clone, Debug)]
-struct Sequence {
-    id: SequenceId,
-    tokens: Vec<TokenId>,
-    n_prompt: usize,
-    n_tokens_max: usize,
-    n_computed: usize,
-    blocks: Vec<BlockId>,
-    same_prompt_as: Option<SequenceId>,
-    /// Tokens of the prompt whose pages came from another sequence.
-    n_shared: usize,
-    /// Nothing of it is computed until it is resumed; its pages stay.
-    paused: bool,
+struct Planned {
+    work: Vec<(Slot, usize)>,
+    /// Pages that are copied from, held until the step is done.
+    sources: Vec<BlockId>,
+    budget: usize,
 }
 
-impl Sequence {
-    fn n_blocks_max(&self) -> usize {
-        self.n_tokens_max.div_ceil(PAGE_TOKENS)
-    }
-
-    fn n_open(&self) -> usize {
-        self.tokens.len() - self.n_computed
-    }
-
-    fn generates(&self) -> bool {
-        self.n_computed >= self.n_prompt
-    }
+/// A plan while it is made.
+#[derive(Debug, Default)]
+struct Draft {
+    budget: usize,
+    work: Vec<(Slot, usize)>,
+    zeroise: Vec<BlockId>,
+    copies: Vec<(Slot, BlockCopy)>,
+    /// Whether no further sequence may start in this step: pages are saved for one that needs many.
+    starts_are_blocked: bool,
+    /// Whether no principal has to give a place to another: who has none needs not ask.
+    places_are_taken: bool,
+    /// Weights of all principals that have work.
+    weight_sum: u64,
 }
 
 /// Decides what each step computes.
@@ -154,10 +195,15 @@ impl Sequence {
 pub struct Scheduler {
     config: SchedulerConfig,
     pool: BlockPool,
-    waiting: VecDeque<Sequence>,
-    running: Vec<Sequence>,
-    planned: Option<Vec<(SequenceId, usize)>>,
+    sequences: Sequences,
+    principals: Principals,
+    running: Vec<Slot>,
+    planned: Option<Planned>,
+    /// Steps that were planned.
+    step: u64,
     next_id: u64,
+    n_preempted: u64,
+    deadlines: BTreeSet<(u64, SequenceId)>,
 }
 
 impl Scheduler {
@@ -166,10 +212,21 @@ impl Scheduler {
     /// # Panics
     /// If a bound of the configuration is zero: then nothing could ever run.
     pub fn new(config: SchedulerConfig) -> Self {
-        let SchedulerConfig { n_blocks, n_sequences_max, step_tokens_max, chunk_tokens_max, .. } = config;
-        assert!(n_blocks > 0 && n_sequences_max > 0 && step_tokens_max > 0 && chunk_tokens_max > 0);
-        let pool = BlockPool::new(n_blocks);
-        Self { config, pool, waiting: VecDeque::new(), running: Vec::new(), planned: None, next_id: 0 }
+        let SchedulerConfig { n_blocks, n_sequences_max, chunk_tokens_max, .. } = config;
+        assert!(n_blocks > 0 && n_sequences_max > 0 && chunk_tokens_max > 0);
+        assert!(config.n_sequences_per_principal_max > 0 && config.n_blocks_per_principal_max > 0);
+        Self {
+            pool: BlockPool::new(n_blocks, config.prefix_cache),
+            principals: Principals::new(config.burst_tokens),
+            config,
+            sequences: Sequences::default(),
+            running: Vec::new(),
+            planned: None,
+            step: 0,
+            next_id: 0,
+            n_preempted: 0,
+            deadlines: BTreeSet::new(),
+        }
     }
 
     /// Takes a sequence in; it starts in a later step.
@@ -182,73 +239,131 @@ impl Scheduler {
         }
         let n_tokens_max = spec.prompt.len().saturating_add(spec.n_new_max);
         let needed = n_tokens_max.div_ceil(PAGE_TOKENS);
-        if needed > self.pool.n_blocks() {
-            return Err(AdmissionError::NeverFits { needed, available: self.pool.n_blocks() });
+        let available = self.pool.n_blocks().min(self.config.n_blocks_per_principal_max);
+        if needed > available {
+            return Err(AdmissionError::NeverFits { needed, available });
         }
-        if self.waiting.len() >= self.config.n_waiting_max {
-            return Err(AdmissionError::QueueFull { waiting: self.waiting.len() });
+        let (_, waiting) = self.n_sequences();
+        if waiting >= self.config.n_waiting_max {
+            return Err(AdmissionError::QueueFull { waiting });
+        }
+        let waiting = self.principals.of(spec.client.principal).map_or(0, |principal| principal.n_waiting);
+        if waiting >= self.config.n_waiting_per_principal_max {
+            return Err(AdmissionError::PrincipalQueueFull { waiting });
         }
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        self.waiting.push_back(Sequence {
+        let source = spec.same_prompt_as.and_then(|id| self.sequences.slot(id));
+        let source = source.filter(|&slot| shares_prompt(&self.sequences[slot], &spec));
+        let first = source.map_or(id, |slot| {
+            let Scope { request, .. } = self.sequences[slot].scope;
+            request.map_or(self.sequences[slot].id, SequenceId)
+        });
+        let scope = Scope {
+            group: spec.client.group,
+            variant: spec.variant,
+            request: (!self.config.prefix_cache).then_some(first.0),
+        };
+        let must_wait = source.filter(|&slot| !has_prompt(&self.sequences[slot]));
+        let sequence = Sequence {
             id,
+            client: spec.client,
+            priority: spec.priority,
+            deadline: spec.deadline,
+            scope,
+            takes_hits: spec.takes_hits,
+            state: if must_wait.is_some() { State::Parked } else { State::Waiting },
+            is_paused: false,
+            is_cancelled: false,
             n_prompt: spec.prompt.len(),
             tokens: spec.prompt,
             n_tokens_max,
             n_computed: 0,
             blocks: Vec::new(),
-            same_prompt_as: spec.same_prompt_as,
-            n_shared: 0,
-            paused: false,
-        });
+            n_registered: 0,
+            parent: Parent::Start(scope),
+            same_prompt_as: source.map(|slot| self.sequences[slot].id),
+            followers: Vec::new(),
+            n_cached: None,
+            n_preempted: 0,
+            last_step: self.step,
+        };
+        self.deadlines.extend(sequence.deadline.map(|deadline| (deadline, id)));
+        let slot = self.sequences.insert(sequence);
+        if let Some(source) = must_wait {
+            self.sequences[source].followers.push(id);
+        }
+        let principal = self.principals.entry(spec.client.principal);
+        principal.weight = spec.client.weight.clamp(1, WEIGHT_MAX);
+        principal.n_waiting += 1;
+        self.update_ready(slot);
         Ok(id)
     }
 
-    /// Drops a sequence that waits or runs and releases its pages. Returns whether there was one.
-    ///
-    /// # Panics
-    /// If a step is planned and not committed: its pages are in use.
+    /// Drops a sequence and releases its pages, at the end of the step if one is planned. Returns whether there was one.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
-        assert!(self.planned.is_none(), "a sequence is cancelled between steps, not within one");
-        if let Some(index) = self.waiting.iter().position(|sequence| sequence.id == id) {
-            self.waiting.remove(index);
-            return true;
+        let Some(slot) = self.sequences.slot(id).filter(|&slot| !self.sequences[slot].is_cancelled) else {
+            return false;
+        };
+        let is_planned = |planned: &Planned| planned.work.iter().any(|(planned, _)| *planned == slot);
+        if self.planned.as_ref().is_some_and(is_planned) {
+            self.sequences[slot].is_cancelled = true;
+        } else {
+            self.remove(slot);
         }
-        let Some(index) = self.running.iter().position(|sequence| sequence.id == id) else { return false };
-        let sequence = self.running.remove(index);
-        self.release(&sequence);
         true
     }
 
-    /// Lets a sequence stand still, or go on. What it has computed stays in its pages. Returns whether there is one.
-    pub fn set_paused(&mut self, id: SequenceId, paused: bool) -> bool {
-        let sequence = self.running.iter_mut().chain(&mut self.waiting).find(|sequence| sequence.id == id);
-        sequence.map(|sequence| sequence.paused = paused).is_some()
+    /// Ends the sequences whose deadline is not after `now`; the unit is the caller's.
+    ///
+    /// # Panics
+    /// If a step is planned and not committed.
+    pub fn expire(&mut self, now: u64) -> Vec<Event> {
+        assert!(self.planned.is_none(), "deadlines are looked after between steps");
+        let mut events = Vec::new();
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            events.extend(self.sequences.slot(id).map(|slot| self.finish(slot, FinishReason::Deadline)));
+        }
+        events
+    }
+
+    /// Lets a sequence stand still, or go on. What it has computed stays in its pages unless others need them. Returns
+    /// whether there is one.
+    pub fn set_paused(&mut self, id: SequenceId, is_paused: bool) -> bool {
+        let Some(slot) = self.sequences.slot(id) else { return false };
+        self.sequences[slot].is_paused = is_paused;
+        self.update_ready(slot);
+        true
     }
 
     /// Sequences that run and sequences that wait.
     pub fn n_sequences(&self) -> (usize, usize) {
-        (self.running.len(), self.waiting.len())
+        (self.running.len(), self.sequences.len() - self.running.len())
     }
 
-    /// Whether the next plan may hold something: a sequence runs that is not paused, or one that waits can start.
+    /// How many times a sequence lost its pages to another.
+    pub fn n_preempted(&self) -> u64 {
+        self.n_preempted
+    }
+
+    /// Whether the next plan holds something: not every sequence is paused, or waits for one that is.
     pub fn is_runnable(&self) -> bool {
-        self.running.iter().any(|sequence| !sequence.paused) || self.startable().is_some()
+        let is_ready = |slot: &Slot| !self.sequences[*slot].is_paused;
+        self.running.iter().any(is_ready)
+            || self.principals.iter().any(|(_, principal)| principal.n_ready() > 0)
     }
 
     /// Whether no sequence waits or runs.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.sequences.len() == 0
     }
 
-    /// All tokens of a running sequence: its prompt and what was generated.
+    /// All tokens of a sequence: its prompt and what was generated.
     pub fn tokens(&self, id: SequenceId) -> Option<&[TokenId]> {
-        self.running.iter().find(|sequence| sequence.id == id).map(|sequence| sequence.tokens.as_slice())
-    }
-
-    /// Tokens of a running sequence's prompt whose pages came from another sequence.
-    pub fn n_shared(&self, id: SequenceId) -> usize {
-        self.running.iter().find(|sequence| sequence.id == id).map_or(0, |sequence| sequence.n_shared)
+        self.sequences.by_id(id).map(|sequence| sequence.tokens.as_slice())
     }
 
     /// The pages.
@@ -256,129 +371,41 @@ impl Scheduler {
         &self.pool
     }
 
-    /// Plans the next step. The plan is empty only if there is nothing to do: no sequence runs that is not paused.
+    /// Plans the next step, of at most `budget` tokens. The plan is empty only if nothing can be computed:
+    /// see [`Scheduler::is_runnable`].
     ///
     /// # Panics
-    /// If the last plan was not committed.
-    pub fn schedule(&mut self) -> StepPlan {
+    /// If the last plan was not committed, or `budget` is zero.
+    pub fn schedule(&mut self, budget: usize) -> StepPlan {
         assert!(self.planned.is_none(), "the last plan was not committed");
-        self.start_waiting();
-        let mut budget = self.config.step_tokens_max;
-        let mut plan = StepPlan::default();
-        for generating in [true, false] {
-            for index in 0..self.running.len() {
-                let sequence = &self.running[index];
-                if sequence.generates() == generating && !sequence.paused && budget > 0 {
-                    let entry = self.plan_sequence(index, budget);
-                    budget -= entry.tokens.len();
-                    plan.entries.push(entry);
-                }
-            }
-        }
-        let planned = plan.entries.iter().map(|entry| (entry.sequence, entry.tokens.len())).collect();
-        self.planned = Some(planned);
-        plan
+        assert!(budget > 0, "a step without tokens");
+        self.step += 1;
+        let weight_sum = self.principals.weight_sum().max(1);
+        let mut draft = Draft { budget, weight_sum, ..Draft::default() };
+        self.draft_decodes(&mut draft);
+        self.draft_prompts(&mut draft);
+        self.give_credit(&draft, budget);
+        let entries = draft.work.iter().map(|&(slot, n_tokens)| self.entry(slot, n_tokens)).collect();
+        let copies = draft.copies.into_iter().map(|(_, copy)| copy).collect::<Vec<_>>();
+        let sources = copies.iter().map(|copy| copy.from).collect();
+        self.planned = Some(Planned { work: draft.work, sources, budget });
+        StepPlan { zeroise: draft.zeroise, copies, entries }
     }
 
-    /// Takes the outcome of the planned step: `outputs` has one element for each entry that samples, in any order.
-    ///
-    /// # Panics
-    /// If no step is planned, or an entry that samples has no output.
-    pub fn commit(&mut self, outputs: &[StepOutput]) -> Vec<Event> {
-        let planned = self.planned.take().expect("a step is committed after it was planned");
-        let mut events = Vec::new();
-        for (id, n_tokens) in planned {
-            let sequence = self.running.iter_mut().find(|sequence| sequence.id == id);
-            let sequence = sequence.expect("a planned sequence runs until its step is committed");
-            sequence.n_computed += n_tokens;
-            let mut reason = None;
-            if sequence.n_open() == 0 {
-                if sequence.tokens.len() < sequence.n_tokens_max {
-                    let output = outputs.iter().find(|output| output.sequence == id);
-                    let output = output.expect("a sequence that samples has an output");
-                    sequence.tokens.push(output.token);
-                    reason = output.stop.then_some(FinishReason::Stop);
-                }
-                if sequence.tokens.len() >= sequence.n_tokens_max {
-                    reason = reason.or(Some(FinishReason::Length));
-                }
-            }
-            if let Some(reason) = reason {
-                events.push(Event::Finished { sequence: id, reason });
-            }
-        }
-        for Event::Finished { sequence: id, .. } in &events {
-            let index = self.running.iter().position(|sequence| sequence.id == *id);
-            let sequence = self.running.remove(index.expect("a finished sequence was running"));
-            self.release(&sequence);
-        }
-        events
-    }
-
-    /// Checks what must hold between calls.
-    ///
-    /// # Errors
-    /// What is wrong, for a test to print.
-    pub fn check(&self) -> Result<(), String> {
-        self.pool.check()?;
-        let mut held = vec![0; self.pool.n_blocks()];
-        for sequence in &self.running {
-            sequence.blocks.iter().for_each(|block| held[block.0 as usize] += 1);
-            if sequence.n_computed > sequence.tokens.len() || sequence.tokens.len() > sequence.n_tokens_max {
-                return Err(format!("{sequence:?} has computed or known too much"));
-            }
-            if sequence.blocks.len() * PAGE_TOKENS < sequence.n_computed {
-                return Err(format!("{sequence:?} has too few pages"));
-            }
-        }
-        for (index, &n_holders) in held.iter().enumerate() {
-            if self.pool.n_holders(BlockId(index as u32)) != n_holders {
-                return Err(format!("block {index} is in {n_holders} tables, the pool says otherwise"));
-            }
-        }
-        if self.n_promised() > self.pool.n_free() {
-            return Err(format!("{} pages are promised, {} are free", self.n_promised(), self.pool.n_free()));
-        }
-        Ok(())
-    }
-
-    /// Pages that running sequences may still ask for.
-    fn n_promised(&self) -> usize {
-        self.running.iter().map(|sequence| sequence.n_blocks_max() - sequence.blocks.len()).sum()
-    }
-
-    /// The pages that the next waiting sequence would share, if it can start now.
-    fn startable(&self) -> Option<Vec<BlockId>> {
-        let next = self.waiting.front().filter(|_| self.running.len() < self.config.n_sequences_max)?;
-        let source = next.same_prompt_as.and_then(|id| self.running.iter().find(|running| running.id == id));
-        // The last token of the prompt is computed in any case: its logits are what the first token is drawn from.
-        let n_whole = (next.n_prompt - 1) / PAGE_TOKENS;
-        if source.is_some_and(|source| source.n_computed < n_whole * PAGE_TOKENS) {
-            return None; // The pages that it will share are being computed.
-        }
-        let shared = source.map_or(Vec::new(), |source| source.blocks[..n_whole].to_vec());
-        (next.n_blocks_max() - shared.len() <= self.pool.n_free() - self.n_promised()).then_some(shared)
-    }
-
-    fn start_waiting(&mut self) {
-        while let Some(shared) = self.startable() {
-            let mut sequence = self.waiting.pop_front().expect("the queue has a front");
-            shared.iter().for_each(|&block| self.pool.share(block));
-            sequence.n_shared = shared.len() * PAGE_TOKENS;
-            sequence.n_computed = sequence.n_shared;
-            sequence.blocks = shared;
-            self.running.push(sequence);
+    /// Gives principals their shares of what a step computes. One that has room for more gives everybody all of it: there
+    /// was nothing to share, and whoever had much before is not held back for it later.
+    fn give_credit(&mut self, draft: &Draft, budget: usize) {
+        let waits = self.principals.iter().any(|(_, principal)| principal.n_ready() > 0);
+        if draft.budget > 0 && !waits {
+            self.principals.give(budget, 1);
+        } else {
+            self.principals.give(budget - draft.budget, draft.weight_sum);
         }
     }
 
-    fn plan_sequence(&mut self, index: usize, budget: usize) -> StepEntry {
-        let sequence = &mut self.running[index];
-        let n_tokens = sequence.n_open().min(budget).min(self.config.chunk_tokens_max);
+    fn entry(&self, slot: Slot, n_tokens: usize) -> StepEntry {
+        let sequence = &self.sequences[slot];
         let end = sequence.n_computed + n_tokens;
-        while sequence.blocks.len() < end.div_ceil(PAGE_TOKENS) {
-            let block = self.pool.allocate().expect("pages were promised when the sequence started");
-            sequence.blocks.push(block);
-        }
         StepEntry {
             sequence: sequence.id,
             start: sequence.n_computed,
@@ -388,195 +415,160 @@ impl Scheduler {
         }
     }
 
-    fn release(&mut self, sequence: &Sequence) {
-        sequence.blocks.iter().for_each(|&block| self.pool.release(block));
+    /// One token of each sequence that generates; if the budget has not room for all, of those that waited longest. A
+    /// token is left for a prompt where there is one, so that prompts are not held up for ever.
+    fn draft_decodes(&mut self, draft: &mut Draft) {
+        let awake = self.running.iter().copied().filter(|&slot| !self.sequences[slot].is_paused);
+        let (mut decodes, prompts): (Vec<_>, Vec<_>) =
+            awake.partition(|&slot| self.sequences[slot].decodes());
+        if decodes.len() >= draft.budget {
+            let has_ready = || self.principals.iter().any(|(_, principal)| principal.n_ready() > 0);
+            let has_place = self.running.len() < self.config.n_sequences_max;
+            let has_prompts = !prompts.is_empty() || (has_place && has_ready());
+            decodes.sort_by_key(|&slot| (self.sequences[slot].last_step, self.sequences[slot].id));
+            decodes.truncate((draft.budget - usize::from(has_prompts)).max(1));
+        }
+        for slot in decodes.into_iter().take(draft.budget) {
+            if self.sequences[slot].state == State::Running {
+                self.draft_chunk(slot, 1, draft);
+            }
+        }
+    }
+
+    /// Plans the next `n_tokens` of a sequence that runs, if there are pages for them. Returns whether there are.
+    fn draft_chunk(&mut self, slot: Slot, n_tokens: usize, draft: &mut Draft) -> bool {
+        if !self.reserve(slot, self.sequences[slot].n_computed + n_tokens, draft) {
+            return false;
+        }
+        draft.work.push((slot, n_tokens));
+        draft.budget -= n_tokens;
+        self.principals.charge(self.sequences[slot].client.principal, n_tokens as i64);
+        true
+    }
+
+    /// Takes the outcome of the planned step: `outputs` has one element for each entry that samples, in any order. Of a
+    /// sequence that was cancelled meanwhile there may be one.
+    ///
+    /// # Panics
+    /// If no step is planned, or an entry that samples has no output.
+    pub fn commit(&mut self, outputs: &[StepOutput]) -> Vec<Event> {
+        let planned = self.planned.take().expect("a step is committed after it was planned");
+        planned.sources.iter().for_each(|&block| self.pool.release(block));
+        let mut events = Vec::new();
+        let mut next_output = 0;
+        for (slot, n_tokens) in planned.work {
+            let sequence = &mut self.sequences[slot];
+            if sequence.is_cancelled {
+                self.remove(slot);
+                continue;
+            }
+            sequence.n_computed += n_tokens;
+            sequence.last_step = self.step;
+            self.register_whole_pages(slot);
+            let sequence = &mut self.sequences[slot];
+            let mut reason = None;
+            if sequence.n_open() == 0 {
+                if sequence.tokens.len() < sequence.n_tokens_max {
+                    // Outputs mostly stand in the order of the plan.
+                    let is_mine = |output: &&StepOutput| output.sequence == sequence.id;
+                    let output = outputs.get(next_output).filter(is_mine);
+                    let output = output.or_else(|| outputs.iter().find(is_mine));
+                    let output = output.expect("a sequence that samples has an output");
+                    next_output += 1;
+                    sequence.tokens.push(output.token);
+                    reason = output.stop.then_some(FinishReason::Stop);
+                }
+                if sequence.tokens.len() >= sequence.n_tokens_max {
+                    reason = reason.or(Some(FinishReason::Length));
+                }
+            }
+            if !sequence.followers.is_empty() && has_prompt(sequence) {
+                self.release_followers(slot);
+            }
+            if let Some(reason) = reason {
+                events.push((slot, reason));
+            }
+        }
+        events.into_iter().map(|(slot, reason)| self.finish(slot, reason)).collect()
+    }
+
+    /// Makes pages known that have become whole.
+    fn register_whole_pages(&mut self, slot: Slot) {
+        let sequence = &mut self.sequences[slot];
+        let n_whole = sequence.n_computed / PAGE_TOKENS;
+        let pages = sequence.tokens.as_chunks::<PAGE_TOKENS>().0;
+        for (&block, tokens) in sequence.blocks.iter().zip(pages).take(n_whole).skip(sequence.n_registered) {
+            sequence.parent = Parent::Page(self.pool.register(block, sequence.parent, tokens));
+        }
+        sequence.n_registered = n_whole;
+    }
+
+    /// Puts a sequence where it is looked for, or away, after a change of what it waits for.
+    fn update_ready(&mut self, slot: Slot) {
+        let sequence = &self.sequences[slot];
+        let is_ready = sequence.state == State::Waiting && !sequence.is_paused;
+        self.principals.entry(sequence.client.principal).set_ready(
+            sequence.priority,
+            sequence.id,
+            slot,
+            is_ready,
+        );
+    }
+
+    /// Lets the sequences go on that waited for the prompt of this one.
+    fn release_followers(&mut self, slot: Slot) {
+        for id in std::mem::take(&mut self.sequences[slot].followers) {
+            if let Some(slot) =
+                self.sequences.slot(id).filter(|&slot| self.sequences[slot].state == State::Parked)
+            {
+                self.sequences[slot].state = State::Waiting;
+                self.update_ready(slot);
+            }
+        }
+    }
+
+    fn finish(&mut self, slot: Slot, reason: FinishReason) -> Event {
+        let sequence = self.remove(slot);
+        Event::Finished { sequence: sequence.id, reason, n_cached: sequence.n_cached.unwrap_or(0) }
+    }
+
+    fn remove(&mut self, slot: Slot) -> Box<Sequence> {
+        self.release_followers(slot);
+        self.release_blocks(slot);
+        let sequence = self.sequences.remove(slot);
+        if let Some(deadline) = sequence.deadline {
+            self.deadlines.remove(&(deadline, sequence.id));
+        }
+        let principal = self.principals.entry(sequence.client.principal);
+        principal.set_ready(sequence.priority, sequence.id, slot, false);
+        if sequence.state == State::Running {
+            principal.n_running -= 1;
+            self.running.retain(|&running| running != slot);
+        } else {
+            principal.n_waiting -= 1;
+        }
+        sequence
+    }
+
+    /// Releases the pages of a sequence, the last first, so that of a cached prefix the end is given up before the start.
+    fn release_blocks(&mut self, slot: Slot) {
+        let sequence = &mut self.sequences[slot];
+        let blocks = std::mem::take(&mut sequence.blocks);
+        (sequence.n_computed, sequence.n_registered) = (0, 0);
+        sequence.parent = Parent::Start(sequence.scope);
+        self.principals.entry(sequence.client.principal).n_blocks -= blocks.len();
+        blocks.iter().rev().for_each(|&block| self.pool.release(block));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// Whether all of a prompt is computed that another sequence with the same prompt can use.
+fn has_prompt(sequence: &Sequence) -> bool {
+    sequence.n_computed >= sequence.n_prompt - 1
+}
 
-    use super::*;
-
-    const CONFIG: SchedulerConfig = SchedulerConfig {
-        n_blocks: 8,
-        n_sequences_max: 3,
-        n_waiting_max: 4,
-        step_tokens_max: 20,
-        chunk_tokens_max: 7,
-    };
-
-    fn spec(n_prompt: usize, n_new_max: usize) -> SequenceSpec {
-        SequenceSpec { prompt: (0..n_prompt as u32).collect(), n_new_max, same_prompt_as: None }
-    }
-
-    /// Runs the planned step: each sequence draws the number of tokens it knows.
-    fn run_step(scheduler: &mut Scheduler, stop_at: usize) -> (StepPlan, Vec<Event>) {
-        let plan = scheduler.schedule();
-        let outputs = plan.entries.iter().filter(|entry| entry.samples).map(|entry| {
-            let known = entry.start + entry.tokens.len();
-            StepOutput { sequence: entry.sequence, token: known as u32, stop: known == stop_at }
-        });
-        let outputs = outputs.collect::<Vec<_>>();
-        let events = scheduler.commit(&outputs);
-        (plan, events)
-    }
-
-    #[test]
-    fn a_prompt_is_computed_in_chunks_and_then_token_by_token() {
-        let mut scheduler = Scheduler::new(CONFIG);
-        scheduler.add(spec(16, 3)).unwrap();
-        let mut stretches = Vec::new();
-        while !scheduler.is_idle() {
-            let (plan, _) = run_step(&mut scheduler, usize::MAX);
-            stretches
-                .extend(plan.entries.iter().map(|entry| (entry.start, entry.tokens.len(), entry.samples)));
-        }
-        let expected = [(0, 7, false), (7, 7, false), (14, 2, true), (16, 1, true), (17, 1, true)];
-        assert_eq!(stretches, expected);
-    }
-
-    #[test]
-    fn generation_comes_before_prompts_within_the_budget() {
-        let mut scheduler = Scheduler::new(SchedulerConfig { step_tokens_max: 5, ..CONFIG });
-        let first = scheduler.add(spec(4, 8)).unwrap();
-        run_step(&mut scheduler, usize::MAX);
-        let second = scheduler.add(spec(9, 1)).unwrap();
-        let (plan, _) = run_step(&mut scheduler, usize::MAX);
-        let shape = plan.entries.iter().map(|entry| (entry.sequence, entry.tokens.len())).collect::<Vec<_>>();
-        assert_eq!(shape, [(first, 1), (second, 4)]);
-    }
-
-    #[test]
-    fn a_sequence_that_can_never_fit_is_refused_at_once() {
-        let mut scheduler = Scheduler::new(CONFIG);
-        let refused = scheduler.add(spec(100, 29));
-        assert_eq!(refused, Err(AdmissionError::NeverFits { needed: 9, available: 8 }));
-        assert_eq!(scheduler.add(spec(0, 1)), Err(AdmissionError::EmptyPrompt));
-    }
-
-    #[test]
-    fn a_sequence_waits_until_all_its_pages_are_certain() {
-        let mut scheduler = Scheduler::new(CONFIG);
-        scheduler.add(spec(1, 79)).unwrap();
-        let second = scheduler.add(spec(1, 63)).unwrap();
-        let (plan, _) = run_step(&mut scheduler, usize::MAX);
-        assert_eq!(plan.entries.len(), 1, "five of eight pages are promised to the first");
-        while scheduler.tokens(second).is_none() {
-            run_step(&mut scheduler, usize::MAX);
-        }
-        scheduler.check().unwrap();
-    }
-
-    #[test]
-    fn sequences_with_the_same_prompt_share_its_whole_pages() {
-        let mut scheduler = Scheduler::new(CONFIG);
-        let first = scheduler.add(spec(40, 4)).unwrap();
-        let second = scheduler.add(SequenceSpec { same_prompt_as: Some(first), ..spec(40, 4) }).unwrap();
-        let mut starts = Vec::new();
-        while !scheduler.is_idle() {
-            let (plan, _) = run_step(&mut scheduler, usize::MAX);
-            starts.extend(
-                plan.entries.iter().filter(|entry| entry.sequence == second).map(|entry| entry.start),
-            );
-            scheduler.check().unwrap();
-        }
-        assert_eq!(starts[0], 32);
-        assert_eq!(scheduler.pool().n_free(), 8);
-    }
-
-    #[test]
-    fn a_stop_ends_the_sequence_and_frees_its_pages() {
-        let mut scheduler = Scheduler::new(CONFIG);
-        let id = scheduler.add(spec(3, 50)).unwrap();
-        let (_, events) = run_step(&mut scheduler, 3);
-        assert_eq!(events, [Event::Finished { sequence: id, reason: FinishReason::Stop }]);
-        assert_eq!(scheduler.pool().n_free(), 8);
-    }
-
-    #[test]
-    fn a_paused_sequence_stands_still_and_holds_up_nobody() {
-        let mut scheduler = Scheduler::new(CONFIG);
-        let first = scheduler.add(spec(3, 20)).unwrap();
-        run_step(&mut scheduler, usize::MAX);
-        assert!(scheduler.set_paused(first, true) && !scheduler.is_runnable());
-        assert!(scheduler.schedule().entries.is_empty());
-        scheduler.commit(&[]);
-        let second = scheduler.add(spec(3, 2)).unwrap();
-        assert!(scheduler.is_runnable());
-        while scheduler.is_runnable() {
-            let (plan, _) = run_step(&mut scheduler, usize::MAX);
-            assert!(plan.entries.iter().all(|entry| entry.sequence == second));
-        }
-        assert_eq!(scheduler.tokens(first).map(<[_]>::len), Some(4));
-        scheduler.set_paused(first, false);
-        while !scheduler.is_idle() {
-            run_step(&mut scheduler, usize::MAX);
-        }
-        assert_eq!(scheduler.pool().n_free(), 8);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Operation {
-        Add { n_prompt: usize, n_new: usize, same_as_last: bool },
-        Cancel(u64),
-        Pause(u64, bool),
-        Step { stop_at: usize },
-    }
-
-    fn operation() -> impl Strategy<Value = Operation> {
-        prop_oneof![
-            (1usize..70, 0usize..40, any::<bool>())
-                .prop_map(|(n_prompt, n_new, same_as_last)| Operation::Add { n_prompt, n_new, same_as_last }),
-            (0u64..12).prop_map(Operation::Cancel),
-            (0u64..12, any::<bool>()).prop_map(|(id, paused)| Operation::Pause(id, paused)),
-            (0usize..90).prop_map(|stop_at| Operation::Step { stop_at }),
-            (0usize..90).prop_map(|stop_at| Operation::Step { stop_at }),
-        ]
-    }
-
-    proptest! {
-        /// Hunts for lost and doubly used pages, plans beyond the budget, and sequences that never end.
-        #[test]
-        fn invariants_hold_after_every_call_and_everything_ends(
-            operations in prop::collection::vec(operation(), 1..60),
-        ) {
-            let mut scheduler = Scheduler::new(CONFIG);
-            let mut last: Option<(SequenceId, usize)> = None;
-            for operation in operations {
-                match operation {
-                    Operation::Add { n_prompt, n_new, same_as_last } => {
-                        let twin = last.filter(|_| same_as_last);
-                        let n_prompt = twin.map_or(n_prompt, |(_, len)| len);
-                        let same_prompt_as = twin.map(|(id, _)| id);
-                        let added = scheduler.add(SequenceSpec { same_prompt_as, ..spec(n_prompt, n_new) });
-                        last = added.ok().map(|id| (id, n_prompt)).or(last);
-                    }
-                    Operation::Cancel(id) => { scheduler.cancel(SequenceId(id)); }
-                    Operation::Pause(id, paused) => { scheduler.set_paused(SequenceId(id), paused); }
-                    Operation::Step { stop_at } => {
-                        let may_plan = scheduler.is_runnable();
-                        let paused = scheduler.running.iter().filter(|s| s.paused).map(|s| s.id).collect::<Vec<_>>();
-                        let (plan, _) = run_step(&mut scheduler, stop_at);
-                        prop_assert!(may_plan || plan.entries.is_empty());
-                        prop_assert!(plan.entries.iter().all(|entry| !paused.contains(&entry.sequence)));
-                        let open = scheduler.running.iter().any(|s| !s.paused && !paused.contains(&s.id));
-                        prop_assert!(!plan.entries.is_empty() || !open, "work was left undone");
-                        let n_tokens = plan.entries.iter().map(|entry| entry.tokens.len()).sum::<usize>();
-                        prop_assert!(n_tokens <= CONFIG.step_tokens_max);
-                    }
-                }
-                if let Err(error) = scheduler.check() {
-                    prop_assert!(false, "{}", error);
-                }
-            }
-            (0..64).for_each(|id| { scheduler.set_paused(SequenceId(id), false); });
-            for _ in 0..2000 {
-                run_step(&mut scheduler, usize::MAX);
-            }
-            prop_assert!(scheduler.is_idle());
-            prop_assert_eq!(scheduler.pool().n_free(), 8);
-        }
-    }
+/// Whether a sequence may go on from the prompt of another.
+fn shares_prompt(source: &Sequence, spec: &SequenceSpec) -> bool {
+    spec.takes_hits
+        && (source.scope.group, source.scope.variant) == (spec.client.group, spec.variant)
+        && source.tokens.get(..source.n_prompt) == Some(&spec.prompt)
 }

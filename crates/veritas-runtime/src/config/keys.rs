@@ -153,7 +153,7 @@ const BODY_BYTES: Bounds = Bounds::new(
 /// From 64 MiB, with which no model runs, to 64 TiB, which no machine has.
 const MEMORY_BYTES: Bounds = Bounds::or_zero(64 << 20, 64 << 40, "what the policy says");
 
-static KEYS: [Key; 44] = [
+static KEYS: [Key; 50] = [
     Key::of("socket", "path", "The Unix socket. Its folder is made with mode 0700 if it is not there.", |c| {
         Slot::Path(&mut c.socket.path, SOCKET_PATH_BYTES_MAX)
     })
@@ -262,6 +262,26 @@ static KEYS: [Key; 44] = [
     })
     .variable("VERITAS_ENGINE_KV_PAGES")
     .flag("--kv-pages"),
+    Key::of_engine(
+        "prefix_cache",
+        "Keep the beginnings of texts that were computed, for later requests of the same user. `--no-prefix-cache` is false.",
+        |e| Slot::Bool(&mut e.prefix_cache),
+    )
+    .variable("VERITAS_ENGINE_PREFIX_CACHE")
+    .flag("--no-prefix-cache"),
+    Key::of_engine(
+        "sequences_per_principal_max",
+        "Sequences of one user that are computed together; 0 is without a limit of its own.",
+        |e| Slot::Count(&mut e.sequences_per_principal_max, Bounds::or_zero(1, 4096, "no limit")),
+    )
+    .variable("VERITAS_ENGINE_SEQUENCES_PER_PRINCIPAL_MAX"),
+    Key::of_engine(
+        "kv_pages_per_principal_max",
+        "Pages of the KV cache that the sequences of one user hold; 0 is without a limit of its own. A request that may \
+         need more, its longest answer included, is refused.",
+        |e| Slot::Count(&mut e.kv_pages_per_principal_max, Bounds::or_zero(1, 1 << 24, "no limit")),
+    )
+    .variable("VERITAS_ENGINE_KV_PAGES_PER_PRINCIPAL_MAX"),
     Key::of_model("name", "What clients call the model. Each has a name of its own.", |m| Slot::Name(&mut m.name))
         .default("none; it must be given"),
     Key::of_model("path", "The model's file. A relative path starts at the folder of the configuration file.", |m| {
@@ -307,6 +327,31 @@ static KEYS: [Key; 44] = [
         |c| Slot::Count(&mut c.limits.requests_per_principal_max, Bounds::or_zero(1, 65_536, "no limit")),
     )
     .variable("VERITAS_LIMITS_REQUESTS_PER_PRINCIPAL_MAX")
+    .reloadable(),
+    Key::of(
+        "limits",
+        "queue_per_principal_max",
+        "Requests of one user that wait for a model; 0 is without a limit of its own.",
+        |c| Slot::Count(&mut c.limits.queue_per_principal_max, Bounds::or_zero(1, 65_536, "no limit")),
+    )
+    .variable("VERITAS_LIMITS_QUEUE_PER_PRINCIPAL_MAX")
+    .reloadable(),
+    Key::of(
+        "limits",
+        "sharing_groups",
+        "Users who share cached prefixes with each other, and so may learn that another has sent the same beginning of a \
+         text. Without a group nobody shares.",
+        |c| Slot::Groups(&mut c.limits.sharing_groups),
+    )
+    .variable("VERITAS_LIMITS_SHARING_GROUPS")
+    .reloadable(),
+    Key::of(
+        "limits",
+        "weights",
+        "Users whose share of the computation, when several ask for more than there is, is another than 1.",
+        |c| Slot::Weights(&mut c.limits.weights),
+    )
+    .variable("VERITAS_LIMITS_WEIGHTS")
     .reloadable(),
     Key::of("worker", "heartbeat_ms", "How often a worker says that it lives.", |c| {
         Slot::Time(&mut c.worker.heartbeat, Unit::Milliseconds, Bounds::new(10, MINUTE_MS))

@@ -65,6 +65,8 @@ pub struct Overrides {
     pub max_sequences: Option<u32>,
     /// `--kv-pages`
     pub kv_pages: Option<u32>,
+    /// `--no-prefix-cache`
+    pub no_prefix_cache: bool,
     /// `--sandbox`
     pub sandbox: Option<OsString>,
 }
@@ -84,6 +86,7 @@ impl Overrides {
             "--cache-type-v" => self.cache_type_v.clone().map(Into::into),
             "--max-sequences" => number(self.max_sequences),
             "--kv-pages" => number(self.kv_pages),
+            "--no-prefix-cache" => self.no_prefix_cache.then(|| "false".into()),
             "--sandbox" => self.sandbox.clone(),
             _ => None,
         }

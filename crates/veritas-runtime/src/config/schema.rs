@@ -97,6 +97,14 @@ fn of_slot(slot: &Slot<'_>) -> Json {
             let change = json!({"type": "string", "pattern": pattern, "maxLength": OVERRIDE_BYTES_MAX});
             json!({"type": "array", "maxItems": LIST_MAX, "items": change})
         }
+        Slot::Groups(_) => {
+            let group = json!({"type": "string", "pattern": r"^[0-9]+(\+[0-9]+)+$"});
+            json!({"type": "array", "maxItems": LIST_MAX, "items": group})
+        }
+        Slot::Weights(_) => {
+            let weight = json!({"type": "string", "pattern": "^[0-9]+=[1-9][0-9]{0,3}$"});
+            json!({"type": "array", "maxItems": LIST_MAX, "items": weight})
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::choice::{Choice, SandboxPolicy};
 use super::error::quoted;
 use super::limits::{LIST_MAX, PATH_BYTES_MAX};
 use super::override_kv::{self, OverrideKv};
+use super::principals::{SharingGroup, Weight};
 use super::token::TokenSource;
 use super::{model, show};
 use veritas_sandbox::Layer;
@@ -39,6 +40,8 @@ pub(super) enum Slot<'a> {
     Name(&'a mut String),
     Digest(&'a mut Option<Sha256Digest>),
     Overrides(&'a mut Vec<OverrideKv>),
+    Groups(&'a mut Vec<SharingGroup>),
+    Weights(&'a mut Vec<Weight>),
 }
 
 /// Whether a list of ids always has 0 in it.
@@ -177,6 +180,8 @@ impl Slot<'_> {
             Self::Name(_) => format!("a text of {}", model::NAME_FORM),
             Self::Digest(_) => "\"sha256:\" and 64 hexadecimal digits".to_owned(),
             Self::Overrides(_) => format!("a list of {}", override_kv::FORM),
+            Self::Groups(_) => format!("a list of {}", SharingGroup::FORM),
+            Self::Weights(_) => format!("a list of {}", Weight::FORM),
         }
     }
 
@@ -200,6 +205,8 @@ impl Slot<'_> {
             Self::Name(name) => json!(**name),
             Self::Digest(digest) => digest.map_or(Json::Null, |digest| json!(digest.to_string())),
             Self::Overrides(changes) => changes.iter().map(|change| json!(change.to_string())).collect(),
+            Self::Groups(groups) => groups.iter().map(|group| json!(group.to_string())).collect(),
+            Self::Weights(weights) => weights.iter().map(|weight| json!(weight.to_string())).collect(),
         }
     }
 
@@ -243,7 +250,9 @@ impl Slot<'_> {
                 **name = given.str().filter(|name| model::is_name(name)).ok_or_else(refuse)?.to_owned();
             }
             Self::Digest(digest) => **digest = Some(given.str().and_then(digest_of).ok_or_else(refuse)?),
-            Self::Ids(..) | Self::Layers(_) | Self::Overrides(_) => return self.put_list(given, &allowed),
+            Self::Ids(..) | Self::Layers(_) | Self::Overrides(_) | Self::Groups(_) | Self::Weights(_) => {
+                return self.put_list(given, &allowed);
+            }
         }
         Ok(())
     }
@@ -278,6 +287,12 @@ impl Slot<'_> {
                     listed.push(text.parse::<OverrideKv>().map_err(|allowed| element.refused(&allowed))?);
                 }
                 **changes = listed;
+            }
+            Self::Groups(groups) => {
+                **groups = each(&elements, allowed, |element| element.str()?.parse().ok())?;
+            }
+            Self::Weights(weights) => {
+                **weights = each(&elements, allowed, |element| element.str()?.parse().ok())?;
             }
             _ => return Err(given.refused(allowed)),
         }

@@ -219,6 +219,8 @@ pub(super) fn run(job: &BenchJob, context: &Context<'_>) -> Result<Vec<BenchRow>
                 team: Some(team_of(context.teams, n_threads)?),
                 n_context: Some(test.n_context()),
                 n_sequences: test.n_sequences(),
+                // Each run computes what it is said to.
+                prefix_cache: false,
                 ..config.clone()
             };
             let mut bench = Bench { runner: Runner::new(Arc::clone(&model), &config)?, state: 0 };
@@ -272,7 +274,7 @@ impl Bench {
     }
 
     fn prompt(&mut self, n_tokens: usize) -> Result<f64, Failure> {
-        let spec = SequenceSpec { prompt: self.tokens(n_tokens), n_new_max: 0, same_prompt_as: None };
+        let spec = SequenceSpec::new(self.tokens(n_tokens), 0);
         self.runner.add(spec, false)?;
         let start = Instant::now();
         while !self.runner.is_idle() {
@@ -292,7 +294,7 @@ impl Bench {
         for _ in 0..n_sequences {
             // Without a depth the only token of the prompt is that of the first step.
             let prompt = self.tokens(depth.max(1));
-            let spec = SequenceSpec { prompt, n_new_max: n_steps + 1 + n_early, same_prompt_as: None };
+            let spec = SequenceSpec::new(prompt, n_steps + 1 + n_early);
             sequences.push(self.runner.add(spec, false)?);
         }
         if depth > 0 {

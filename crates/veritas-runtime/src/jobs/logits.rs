@@ -76,7 +76,7 @@ fn hidden_and_logits(
     tensors: &mut BTreeMap<String, Stored>,
 ) -> Result<(), Failure> {
     runner.capture_hidden();
-    runner.add(SequenceSpec { prompt: ids.to_vec(), n_new_max: 0, same_prompt_as: None }, true)?;
+    runner.add(SequenceSpec::new(ids.to_vec(), 0), true)?;
     let mut logits = Vec::new();
     let mut hidden: Vec<Vec<f32>> = Vec::new();
     while !runner.is_idle() {

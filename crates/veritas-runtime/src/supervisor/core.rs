@@ -17,8 +17,9 @@ use super::counters::Counters;
 use super::model_state::{ModelState, Phase, Stop};
 use super::outbox::{Outbox, Written};
 use super::request::{Ask, Request, Stage};
+use crate::config::{SharingGroup, Weight};
 use crate::failure::{Code, Failure};
-use crate::link::{Loaded, Pong, decode_json};
+use crate::link::{Admission, Loaded, Pong, decode_json, encode_json};
 
 /// Names a session; never used twice.
 pub(crate) type SessionKey = u64;
@@ -39,7 +40,12 @@ const RETRY_AFTER_MS: u64 = 1000;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) queue_max: usize,
+    pub(crate) queue_per_principal_max: usize,
     pub(crate) requests_per_principal_max: usize,
+    /// Users who share cached prefixes with each other.
+    pub(crate) sharing_groups: Vec<SharingGroup>,
+    /// Users whose share of the computation is another than 1.
+    pub(crate) weights: Vec<Weight>,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) slow_client_timeout: Duration,
     pub(crate) quarantine_after: u32,
@@ -88,6 +94,8 @@ pub(crate) struct Core {
     draining: bool,
     next_session: SessionKey,
     next_request: u64,
+    /// What principals and groups are called towards workers.
+    numbers: BTreeMap<String, u32>,
     wakes: Wakes,
 }
 
@@ -103,6 +111,7 @@ impl Core {
             draining: false,
             next_session: 1,
             next_request: 1,
+            numbers: BTreeMap::new(),
             wakes: Wakes::default(),
         }
     }
@@ -272,6 +281,7 @@ impl Core {
         let ask = Ask::read(&frame)?;
         let name = self.resolve(ask.model())?;
         let queue_max = self.settings.queue_max;
+        let queue_per_principal_max = self.settings.queue_per_principal_max;
         let model = self.models.get_mut(&name).ok_or_else(|| no_such_model(&name))?;
         model.accepts()?;
         let n_sequences = ask.n_sequences();
@@ -279,8 +289,14 @@ impl Core {
             let most = model.max_sequences.min(CHOICES_MAX as usize);
             return Err(Failure::usage(format!("{n_sequences} answers are asked for, {most} can be given")));
         }
-        if model.n_queued() >= queue_max {
+        let n_own = model.n_queued_of(&principal);
+        // Whoever has nothing here is let in, so that no principal can fill the queue for others.
+        if model.n_queued() >= queue_max && (n_own > 0 || model.has_work_of(&principal)) {
             let message = format!("{queue_max} requests wait for {name} already");
+            return Err(Failure::new(Code::QueueFull, message).retry_after_ms(RETRY_AFTER_MS));
+        }
+        if queue_per_principal_max > 0 && n_own >= queue_per_principal_max {
+            let message = format!("{n_own} requests of {principal} wait for {name}, which is its limit");
             return Err(Failure::new(Code::QueueFull, message).retry_after_ms(RETRY_AFTER_MS));
         }
         let id = self.next_request;
@@ -289,7 +305,7 @@ impl Core {
         let request = Request::new(key, client_id, name.clone(), principal, ask, frame, timeout, now);
         self.wakes.clock |= request.deadline.is_some();
         self.counters.opened(&request.principal);
-        model.enqueue(id, request.ask.priority());
+        model.enqueue(id, request.work());
         self.requests.insert(id, request);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.open.insert(client_id, id);
@@ -325,16 +341,16 @@ impl Core {
             return;
         }
         while let Some(id) = model.next_queued() {
-            let Some(request) = self.requests.get_mut(&id) else {
-                model.drop_queued(id);
-                continue;
-            };
-            let n_sequences = request.ask.n_sequences() as usize;
-            if model.n_sequences > 0 && model.n_sequences + n_sequences > model.max_sequences {
-                break;
-            }
             model.drop_queued(id);
-            model.start(id, n_sequences);
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            if request.kind == Kind::GENERATE {
+                let admission =
+                    admission(&mut self.numbers, &self.settings, &request.principal, request.deadline, now);
+                if let Err(failure) = encode_json(&mut model.outbox, Kind::WORKER_CLIENT, id, &admission) {
+                    return self.fail(id, &failure, now);
+                }
+            }
+            model.start(id, request.work());
             request.stage = Stage::Running;
             request.sent = Some(now);
             encode_body(&mut model.outbox, request.kind, id, &request.body);
@@ -422,7 +438,7 @@ impl Core {
         }
         if let Some(model) = self.models.get_mut(&request.model) {
             model.drop_queued(id);
-            model.end(id, request.ask.n_sequences() as usize);
+            model.end(id);
         }
         self.dispatch(&request.model, now);
     }
@@ -589,7 +605,7 @@ impl Core {
     /// The worker has let go of a request.
     fn release(&mut self, name: &str, id: u64) {
         if let (Some(model), Some(request)) = (self.models.get_mut(name), self.requests.get_mut(&id)) {
-            model.end(id, request.ask.n_sequences() as usize);
+            model.end(id);
             request.stage = Stage::Queued;
         }
     }
@@ -636,7 +652,7 @@ impl Core {
                 self.fail(id, &failure, now);
             } else if let Some(model) = self.models.get_mut(name) {
                 request.retried = true;
-                model.requeue(id, request.ask.priority());
+                model.requeue(id, request.work());
             }
         }
         if is_out {
@@ -732,6 +748,30 @@ impl Core {
         for id in self.requests.keys().copied().collect::<Vec<_>>() {
             self.fail(id, failure, now);
         }
+    }
+}
+
+/// What a worker is told of the client of a request.
+fn admission(
+    numbers: &mut BTreeMap<String, u32>,
+    settings: &Settings,
+    principal: &str,
+    deadline: Option<Instant>,
+    now: Instant,
+) -> Admission {
+    let uid = principal.strip_prefix("uid:").and_then(|uid| uid.parse::<u32>().ok());
+    let group = settings.sharing_groups.iter().find(|group| uid.is_some_and(|uid| group.has(uid)));
+    let weight = settings.weights.iter().find(|weight| Some(weight.uid) == uid);
+    let mut number_of = |name: String| {
+        let next = numbers.len() as u32 + 1;
+        *numbers.entry(name).or_insert(next)
+    };
+    Admission {
+        // A group is called by its members: one that has changed shares nothing with what it was.
+        group: number_of(group.map_or_else(|| principal.to_owned(), |group| format!("group {group}"))),
+        principal: number_of(principal.to_owned()),
+        weight: weight.map_or(1, |weight| weight.weight),
+        deadline_ms: deadline.map(|deadline| (deadline.saturating_duration_since(now)).as_millis() as u64),
     }
 }
 

@@ -86,8 +86,20 @@ pub(crate) fn text(status: &v1::StatusReply, core: &Core) -> String {
     out.single(
         "veritas_kv_pages_used",
         "gauge",
-        "Pages of the KV cache that are in use.",
+        "Pages of the KV cache that sequences hold.",
         kv.pages_used as f64,
+    );
+    out.single(
+        "veritas_kv_pages_cached",
+        "gauge",
+        "Pages of the KV cache that hold prefixes which may be used again.",
+        kv.pages_cached as f64,
+    );
+    out.single(
+        "veritas_preemptions_total",
+        "counter",
+        "Times that a sequence lost its pages to another.",
+        requests.preempted as f64,
     );
     let latencies = status.latency_ms.unwrap_or_default();
     for (name, help, quantiles) in [

@@ -1,6 +1,6 @@
 //! A model as the supervisor sees it: its worker, its queue, what is known of it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,18 @@ pub(crate) enum Stop {
 const PRIORITIES: [v1::Priority; 4] =
     [v1::Priority::Critical, v1::Priority::High, v1::Priority::Normal, v1::Priority::Low];
 
+fn place_of(priority: v1::Priority) -> usize {
+    PRIORITIES.iter().position(|&known| known == priority).unwrap_or(2)
+}
+
+/// What a request asks of a worker, and for whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) principal: String,
+    pub(crate) priority: v1::Priority,
+    pub(crate) n_sequences: usize,
+}
+
 pub(crate) struct ModelState {
     pub(crate) path: Option<PathBuf>,
     pub(crate) file_bytes: u64,
@@ -80,10 +92,12 @@ pub(crate) struct ModelState {
     pub(crate) stop: Option<Stop>,
     /// Bytes for the worker.
     pub(crate) outbox: Vec<u8>,
-    queues: [VecDeque<u64>; PRIORITIES.len()],
-    in_hand: BTreeSet<u64>,
-    /// Sequences of the requests in hand.
-    pub(crate) n_sequences: usize,
+    preempted_before: u64,
+    /// Requests that wait and their sequences, by principal and priority.
+    queues: BTreeMap<String, [VecDeque<(u64, usize)>; PRIORITIES.len()]>,
+    in_hand: BTreeMap<u64, Work>,
+    /// Sequences of the requests in hand, by principal and priority.
+    windows: BTreeMap<String, [usize; PRIORITIES.len()]>,
 }
 
 impl ModelState {
@@ -116,9 +130,10 @@ impl ModelState {
             pong_at: now,
             stop: None,
             outbox: Vec::new(),
-            queues: Default::default(),
-            in_hand: BTreeSet::new(),
-            n_sequences: 0,
+            preempted_before: 0,
+            queues: BTreeMap::new(),
+            in_hand: BTreeMap::new(),
+            windows: BTreeMap::new(),
         }
     }
 
@@ -155,45 +170,75 @@ impl ModelState {
 
     // ---------------------------------------------------------------------------------------------------- queue
 
-    fn queue_mut(&mut self, priority: v1::Priority) -> &mut VecDeque<u64> {
-        let index = PRIORITIES.iter().position(|&known| known == priority);
-        &mut self.queues[index.unwrap_or(2)]
-    }
-
-    pub(crate) fn enqueue(&mut self, id: u64, priority: v1::Priority) {
-        self.queue_mut(priority).push_back(id);
+    pub(crate) fn enqueue(&mut self, id: u64, work: Work) {
+        self.queue_mut(&work).push_back((id, work.n_sequences));
     }
 
     /// Puts a request at the front: it has waited already.
-    pub(crate) fn requeue(&mut self, id: u64, priority: v1::Priority) {
-        self.queue_mut(priority).push_front(id);
+    pub(crate) fn requeue(&mut self, id: u64, work: Work) {
+        self.queue_mut(&work).push_front((id, work.n_sequences));
+    }
+
+    fn queue_mut(&mut self, work: &Work) -> &mut VecDeque<(u64, usize)> {
+        let queues = self.queues.entry(work.principal.clone()).or_default();
+        &mut queues[place_of(work.priority)]
     }
 
     pub(crate) fn n_queued(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
+        self.queues.values().flatten().map(VecDeque::len).sum()
     }
 
+    pub(crate) fn n_queued_of(&self, principal: &str) -> usize {
+        self.queues.get(principal).map_or(0, |queues| queues.iter().map(VecDeque::len).sum())
+    }
+
+    /// Whether the worker has a request of the principal.
+    pub(crate) fn has_work_of(&self, principal: &str) -> bool {
+        self.in_hand.values().any(|work| work.principal == principal)
+    }
+
+    /// The request that the worker gets next: the most urgent, of equals the oldest, of those whose principal has room.
     pub(crate) fn next_queued(&self) -> Option<u64> {
-        self.queues.iter().find_map(|queue| queue.front().copied())
+        (0..PRIORITIES.len()).find_map(|place| {
+            let fronts = self.queues.iter().filter_map(|(principal, queues)| {
+                let &(id, n_sequences) = queues[place].front()?;
+                self.has_room(principal, place, n_sequences).then_some(id)
+            });
+            fronts.min()
+        })
+    }
+
+    /// Whether a principal may have so many sequences more in the worker: as many as it computes together, those of lower
+    /// priority not counted. The worker's scheduler decides whose turn it is, also between principals.
+    fn has_room(&self, principal: &str, place: usize, n_sequences: usize) -> bool {
+        let in_hand = self.windows.get(principal).map_or(0, |window| window[..=place].iter().sum());
+        in_hand == 0 || in_hand + n_sequences <= self.max_sequences
     }
 
     pub(crate) fn drop_queued(&mut self, id: u64) {
-        self.queues.iter_mut().for_each(|queue| queue.retain(|&queued| queued != id));
+        self.queues.retain(|_, queues| {
+            queues.iter_mut().for_each(|queue| queue.retain(|&(queued, _)| queued != id));
+            queues.iter().any(|queue| !queue.is_empty())
+        });
     }
 
     pub(crate) fn take_queue(&mut self) -> Vec<u64> {
-        self.queues.iter_mut().flat_map(std::mem::take).collect()
+        let queues = std::mem::take(&mut self.queues);
+        let mut ids = queues.into_values().flatten().flatten().map(|(id, _)| id).collect::<Vec<_>>();
+        ids.sort_unstable();
+        ids
     }
 
     // --------------------------------------------------------------------------------------------------- worker
 
-    pub(crate) fn start(&mut self, id: u64, n_sequences: usize) {
-        self.in_hand.insert(id);
-        self.n_sequences += n_sequences;
+    pub(crate) fn start(&mut self, id: u64, work: Work) {
+        let window = self.windows.entry(work.principal.clone()).or_default();
+        window[place_of(work.priority)] += work.n_sequences;
+        self.in_hand.insert(id, work);
     }
 
     pub(crate) fn has(&self, id: u64) -> bool {
-        self.in_hand.contains(&id)
+        self.in_hand.contains_key(&id)
     }
 
     pub(crate) fn n_in_hand(&self) -> usize {
@@ -201,10 +246,19 @@ impl ModelState {
     }
 
     /// The worker has let go of a request, if it had it.
-    pub(crate) fn end(&mut self, id: u64, n_sequences: usize) {
-        if self.in_hand.remove(&id) {
-            self.n_sequences -= n_sequences;
+    pub(crate) fn end(&mut self, id: u64) {
+        let Some(work) = self.in_hand.remove(&id) else { return };
+        if let Some(window) = self.windows.get_mut(&work.principal) {
+            window[place_of(work.priority)] -= work.n_sequences;
+            if window.iter().all(|&n_sequences| n_sequences == 0) {
+                self.windows.remove(&work.principal);
+            }
         }
+    }
+
+    /// How many times a sequence lost its pages to another, in any worker of this model.
+    pub(crate) fn n_preempted(&self) -> usize {
+        (self.preempted_before + self.pong.preempted) as usize
     }
 
     /// The worker is gone; returns the requests that it had in hand, in the order in which they came.
@@ -218,10 +272,11 @@ impl ModelState {
         self.pid = None;
         self.ready_since = None;
         self.is_loaded = false;
+        self.preempted_before += self.pong.preempted;
         self.pong = Pong::default();
         self.outbox.clear();
-        self.n_sequences = 0;
-        std::mem::take(&mut self.in_hand).into_iter().collect()
+        self.windows.clear();
+        std::mem::take(&mut self.in_hand).into_keys().collect()
     }
 
     /// Adds to an answer what the worker does not know.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use veritas_proto::{Frame, Kind, Message, limits, v1};
 
 use super::core::SessionKey;
+use super::model_state::Work;
 use crate::failure::Failure;
 
 /// What a client asks of a model.
@@ -171,6 +172,15 @@ impl Request {
             n_delta_tokens: 0,
             timeout,
             deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
+        }
+    }
+
+    /// What it asks of a worker.
+    pub(crate) fn work(&self) -> Work {
+        Work {
+            principal: self.principal.clone(),
+            priority: self.ask.priority(),
+            n_sequences: self.ask.n_sequences() as usize,
         }
     }
 

@@ -9,7 +9,7 @@ use super::core::{Core, Errand, SessionKey, Settings};
 use super::model_state::{ModelState, Phase};
 use super::outbox::Written;
 use crate::failure::{Code, Failure};
-use crate::link::Loaded;
+use crate::link::{Admission, Loaded, decode_json};
 
 const MODEL: &str = "story";
 const QUEUE_MAX: usize = 4;
@@ -25,7 +25,10 @@ impl Bench {
         let now = Instant::now();
         let settings = Settings {
             queue_max: QUEUE_MAX,
+            queue_per_principal_max: 0,
             requests_per_principal_max: 0,
+            sharing_groups: vec!["8+9".parse().unwrap()],
+            weights: vec!["9=3".parse().unwrap()],
             request_timeout: None,
             slow_client_timeout: Duration::from_secs(30),
             quarantine_after: 3,
@@ -49,7 +52,11 @@ impl Bench {
     }
 
     fn client(&mut self) -> SessionKey {
-        self.core.open_session("uid:7".to_owned(), false)
+        self.client_of(7)
+    }
+
+    fn client_of(&mut self, uid: u32) -> SessionKey {
+        self.core.open_session(format!("uid:{uid}"), false)
     }
 
     fn send(
@@ -74,10 +81,15 @@ impl Bench {
         frames(&bytes)
     }
 
-    /// What waits for the worker: kinds and ids.
+    /// What waits for the worker: kinds and ids, without what is said of clients.
     fn sent_to_worker(&mut self) -> Vec<(Kind, u64)> {
-        let outbox = std::mem::take(&mut self.core.models.get_mut(MODEL).unwrap().outbox);
-        frames(&outbox).into_iter().map(|frame| (frame.kind, frame.request_id)).collect()
+        let frames = self.frames_to_worker();
+        let frames = frames.into_iter().filter(|frame| frame.kind != Kind::WORKER_CLIENT);
+        frames.map(|frame| (frame.kind, frame.request_id)).collect()
+    }
+
+    fn frames_to_worker(&mut self) -> Vec<Frame> {
+        frames(&std::mem::take(&mut self.core.models.get_mut(MODEL).unwrap().outbox))
     }
 
     fn worker_says(&mut self, kind: Kind, id: u64, message: &impl Message) -> Result<(), Failure> {
@@ -258,9 +270,11 @@ fn the_worker_gets_as_many_sequences_as_it_has_room_for_and_the_urgent_ones_firs
     ] {
         bench.generate(client, id, v1::GenerateRequest { priority: priority.into(), ..whole() });
     }
-    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 1), (Kind::GENERATE, 2)]);
+    // Those of lower priority do not count against an urgent one: the worker's scheduler decides which of them runs.
+    let first = [(Kind::GENERATE, 1), (Kind::GENERATE, 2), (Kind::GENERATE, 4)];
+    assert_eq!(bench.sent_to_worker(), first);
     bench.finish(1);
-    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 4)]);
+    assert_eq!(bench.sent_to_worker(), []);
     bench.finish(2);
     assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 3)]);
 }
@@ -506,4 +520,51 @@ fn a_model_that_nobody_asks_for_is_unloaded_and_comes_back() {
     assert!(bench.core.take_wakes().models.contains(MODEL), "its task sees that it is asked for");
     bench.start_worker();
     assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 2)]);
+}
+
+#[test]
+fn a_worker_is_told_for_whom_a_request_is_and_clients_cannot_say_it() {
+    let mut bench = Bench::new();
+    let mut admissions = Vec::new();
+    for (id, uid) in [(1, 7), (2, 8), (3, 9), (4, 7)] {
+        let client = bench.client_of(uid);
+        bench.generate(client, 5, v1::GenerateRequest { deadline_ms: 500, ..whole() });
+        let frames = bench.frames_to_worker();
+        assert_eq!(kinds(&frames), [(Kind::WORKER_CLIENT, id), (Kind::GENERATE, id)]);
+        admissions.push(decode_json::<Admission>(&frames[0]).unwrap());
+        bench.finish(id);
+    }
+    let [seven, eight, nine, again] = admissions[..] else { panic!("four requests") };
+    assert_eq!(seven, again);
+    assert_eq!((seven.weight, nine.weight, seven.deadline_ms), (1, 3, Some(500)));
+    assert_eq!(eight.group, nine.group, "the configuration lets them share");
+    assert_ne!(eight.principal, nine.principal);
+    assert_ne!(seven.group, eight.group);
+    let client = bench.client_of(7);
+    let forged = Frame { kind: Kind::WORKER_CLIENT, request_id: 1, body: b"{}".to_vec() };
+    assert!(bench.core.take_client_frame(client, forged, bench.now).is_err());
+}
+
+#[test]
+fn what_one_user_asks_for_keeps_no_other_from_the_worker_and_from_the_queue() {
+    let mut bench = Bench::new();
+    let flood = bench.client();
+    for id in 1..=SEQUENCES_MAX + QUEUE_MAX {
+        bench.generate(flood, id as u64, whole());
+    }
+    assert_eq!(bench.sent_to_worker().len(), SEQUENCES_MAX);
+    bench.generate(flood, 99, whole());
+    assert_eq!(error_of(&bench.sent_to_client(flood)[0]).code, Code::QueueFull);
+    let other = bench.client_of(8);
+    bench.generate(other, 1, whole());
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 7)], "the worker gets it at once");
+    // Of one user the more urgent requests reach the worker beside those that it has.
+    let urgent = v1::GenerateRequest { priority: v1::Priority::High.into(), ..whole() };
+    bench.core.settings.queue_max = 100;
+    bench.generate(flood, 100, urgent);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 8)]);
+    bench.finish(1);
+    assert_eq!(bench.sent_to_worker(), [], "the urgent one counts");
+    bench.finish(8);
+    assert_eq!(bench.sent_to_worker(), [(Kind::GENERATE, 3)]);
 }

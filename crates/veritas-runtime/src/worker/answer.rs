@@ -67,15 +67,18 @@ impl Answer {
                     choice.top_logprobs.push(v1::TopLogprobs { ids, logprobs });
                 }
             }
-            Output::Finished { choice, reason, text, cached_tokens, .. } => {
-                let choice = &mut self.choices[choice as usize];
+            Output::Finished { choice: index, reason, text, cached_tokens, .. } => {
+                let choice = &mut self.choices[index as usize];
                 choice.text.push_str(&text);
                 choice.finish_reason = match reason {
                     FinishReason::Stop => v1::FinishReason::Stop,
                     FinishReason::Length => v1::FinishReason::Length,
                 }
                 .into();
-                self.cached_tokens += cached_tokens as u64;
+                // The other answers go on from the prompt of the first, which counts once.
+                if index == 0 {
+                    self.cached_tokens = cached_tokens as u64;
+                }
             }
             // The caller ends the request.
             Output::Failed { .. } => {}

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 use veritas_base::TokenId;
 use veritas_engine::sampler::SamplingParams;
-use veritas_engine::{Model, Request};
+use veritas_engine::{Client, GroupId, Model, PrincipalId, Priority, Request};
 use veritas_gguf::Metadata;
 use veritas_proto::v1;
 use veritas_tokenizer::chat::{ChatInput, ChatTemplate, Date};
@@ -17,12 +17,22 @@ use veritas_tokenizer::{EncodeOptions, Tokenizer};
 
 use super::sampling;
 use crate::failure::{Code, Failure};
+use crate::link::Admission;
 
 /// A request that is ready to be computed.
 pub(super) struct Prepared {
     pub(super) request: Request,
     pub(super) stream: bool,
     pub(super) received: Instant,
+}
+
+impl Prepared {
+    /// Takes in for whom the request is.
+    pub(super) fn admit(&mut self, admission: &Admission, now_ms: u64) {
+        let Admission { principal, group, weight, deadline_ms } = *admission;
+        self.request.client = Client { principal: PrincipalId(principal), group: GroupId(group), weight };
+        self.request.deadline = deadline_ms.map(|left_ms| now_ms.saturating_add(left_ms));
+    }
 }
 
 /// What texts need of a model: its vocabulary, its template, its sampling defaults.
@@ -81,6 +91,14 @@ impl Texts {
             sampling,
             n_choices: wire.n_choices.max(1),
             prompt_logprobs: wire.prompt_logprobs,
+            client: Client::default(),
+            priority: match wire.priority() {
+                v1::Priority::Low => Priority::Low,
+                v1::Priority::Normal => Priority::Normal,
+                v1::Priority::High => Priority::High,
+                v1::Priority::Critical => Priority::Critical,
+            },
+            deadline: None,
         };
         Ok(Prepared { request, stream: wire.stream, received })
     }

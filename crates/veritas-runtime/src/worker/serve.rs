@@ -166,7 +166,7 @@ impl Serving<'_> {
         shared.pulse().step_began = Some(Instant::now());
         let Self { engine, answers, names, frames, output } = self;
         let mut touched = Vec::new();
-        engine.step(&mut |told| {
+        let mut tell = |told: veritas_engine::Output| {
             let id = told.request();
             if touched.last() != Some(&id) {
                 touched.push(id);
@@ -179,7 +179,9 @@ impl Serving<'_> {
             } else if let Some(answer) = answers.get_mut(&id) {
                 answer.take(told);
             }
-        })?;
+        };
+        engine.expire(shared.now_ms(), &mut tell);
+        engine.step(&mut tell)?;
         for id in touched {
             let Some(answer) = answers.get_mut(&id) else { continue };
             answer.flush(frames);

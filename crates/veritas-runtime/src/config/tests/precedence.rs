@@ -34,6 +34,10 @@ fn another_value(key: &Key) -> &'static str {
         "heartbeat_ms" => "4000",
         "threads" => "5",
         "max_sequences" => "20",
+        "prefix_cache" => "false",
+        "sequences_per_principal_max" => "3",
+        "sharing_groups" => "[\"1000+1001\", \"7+8+9\"]",
+        "weights" => "[\"1000=4\", \"7=2\"]",
         _ => "20000",
     }
 }
@@ -77,6 +81,7 @@ fn every_flag_of_the_list_is_one_of_the_overrides_and_wins() {
         cache_type_v: Some("q4_0".into()),
         max_sequences: Some(35),
         kv_pages: Some(36),
+        no_prefix_cache: true,
         sandbox: Some("/flag".into()),
     };
     let case = Case::default().flags(flags);
@@ -85,7 +90,7 @@ fn every_flag_of_the_list_is_one_of_the_overrides_and_wins() {
         assert_eq!(case.origin(&key.path()), format!("flag {flag}"));
         n_flags += 1;
     }
-    assert_eq!(n_flags, 11, "each field of Overrides but `models` belongs to a setting");
+    assert_eq!(n_flags, 12, "each field of Overrides but `models` belongs to a setting");
 }
 
 #[test]
