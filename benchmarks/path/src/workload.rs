@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use veritas_base::TokenId;
 use veritas_engine::sampler::SamplingParams;
-use veritas_engine::{Model, Request};
+use veritas_engine::{Client, Model, Priority, Request};
 use veritas_proto::v1;
 use veritas_proto::v1::generate_request::Prompt;
 use veritas_tokenizer::{EncodeOptions, Tokenizer};
@@ -66,7 +66,15 @@ pub(crate) fn engine_request(model: &Model, prompt: &str, n_tokens: u32) -> Resu
         ..model.sampling_defaults()?
     };
     let prompt = encode(model.tokenizer(), prompt)?;
-    Ok(Request { prompt, sampling, n_choices: 1, prompt_logprobs: false })
+    Ok(Request {
+        prompt,
+        sampling,
+        n_choices: 1,
+        prompt_logprobs: false,
+        client: Client::default(),
+        priority: Priority::default(),
+        deadline: None,
+    })
 }
 
 /// The same request to the daemon.

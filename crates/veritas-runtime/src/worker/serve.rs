@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_cancelled_request_is_computed_no_further_than_to_the_end_of_the_step_that_runs() {
         let (supervisor_end, worker_end) = UnixStream::pair().unwrap();
-        let (shared, output) = (Shared::default(), Output::new(Arc::new(worker_end)));
+        let (shared, output) = (Shared::new(), Output::new(Arc::new(worker_end)));
         let service = service();
         let submit = Command::Submit(REQUEST, prepared(&service.texts));
         let (sender, incoming) = mpsc::channel();

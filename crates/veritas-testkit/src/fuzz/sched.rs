@@ -188,10 +188,11 @@ impl World {
     fn write(&mut self, entry: &StepEntry, written: &mut BTreeSet<(usize, usize)>) {
         let sequence = &self.sequences[&entry.sequence];
         let states = sequence.states();
-        for position in entry.start..entry.start + entry.tokens.len() {
+        let computed = states.iter().enumerate().skip(entry.start).take(entry.tokens.len());
+        for (position, &state) in computed {
             let place = (entry.block_table[position / PAGE_TOKENS].0 as usize, position % PAGE_TOKENS);
             assert!(written.insert(place), "two sequences write to one place: {entry:?}");
-            self.pages[place.0][place.1] = Some((sequence.spec.client.group, states[position]));
+            self.pages[place.0][place.1] = Some((sequence.spec.client.group, state));
         }
     }
 
