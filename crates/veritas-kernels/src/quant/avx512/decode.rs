@@ -41,6 +41,7 @@ pub(super) use blocks32::{
     start_and_end,
 };
 pub(super) use blocks256::{Block256, rows as rows_256};
+pub(super) use iq4_nl::values as iq4_nl_values;
 
 /// Activation rows that share the unpacked weights.
 const COLUMNS: usize = 4;

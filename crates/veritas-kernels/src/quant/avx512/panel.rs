@@ -16,7 +16,7 @@ use veritas_quant::unpack::{Format, GROUP, Unpacked};
 pub(super) use self::blocks32::Blocks32;
 pub(super) use self::blocks256::Blocks256;
 use super::decode::bytes16;
-use crate::quant::panel::STEP;
+use crate::columns::STEP;
 
 /// Weight rows of a vector.
 pub(super) const LANES: usize = 16;
@@ -121,14 +121,6 @@ fn load(bytes: &[u8]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// The low nibbles and the high ones.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn nibbles(bytes: __m512i) -> [__m512i; 2] {
-    let four = _mm512_set1_epi8(15);
-    [_mm512_and_si512(bytes, four), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), four)]
-}
-
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store_quads(out: &mut [[u8; STEP]; LANES], x: __m512i) {
@@ -169,15 +161,24 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     }
     let mut out = fours;
     for j in 0..4 {
-        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-        let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d)];
-        let odd = [_mm512_shuffle_i32x4::<0xDD>(a, b), _mm512_shuffle_i32x4::<0xDD>(c, d)];
-        out[j] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
-        out[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
-        out[8 + j] = _mm512_shuffle_i32x4::<0xDD>(even[0], even[1]);
-        out[12 + j] = _mm512_shuffle_i32x4::<0xDD>(odd[0], odd[1]);
+        let lanes = transpose_lanes([fours[j], fours[4 + j], fours[8 + j], fours[12 + j]]);
+        [out[j], out[4 + j], out[8 + j], out[12 + j]] = lanes;
     }
     out
+}
+
+/// The lane i of the vector j becomes the lane j of the vector i.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_lanes([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d)];
+    let odd = [_mm512_shuffle_i32x4::<0xDD>(a, b), _mm512_shuffle_i32x4::<0xDD>(c, d)];
+    [
+        _mm512_shuffle_i32x4::<0x88>(even[0], even[1]),
+        _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]),
+        _mm512_shuffle_i32x4::<0xDD>(even[0], even[1]),
+        _mm512_shuffle_i32x4::<0xDD>(odd[0], odd[1]),
+    ]
 }
 
 /// The sixteen bytes at `at` of sixteen blocks: the vector `j` has the dword `j` of each.

@@ -18,8 +18,7 @@ use super::ahead::Ahead;
 use super::panel::{Fill, LANES, Panel, PanelRows, ROWS};
 use super::vectors::{self, floats, quads, store, words};
 use crate::Activations;
-use crate::columns::{ColumnTile, ColumnTiles, NARROW, SpanLayout, WIDE};
-use crate::quant::panel::STEP;
+use crate::columns::{ColumnTile, ColumnTiles, NARROW, STEP, SpanLayout, WIDE};
 use crate::quant::stretch::finish;
 use crate::tile::TileWriter;
 

@@ -38,3 +38,11 @@ pub(super) fn words(x: &[[i16; 2]; 16]) -> __m512i {
     // SAFETY: the array has 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
+
+/// The low and the high nibbles.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn nibbles(codes: __m512i) -> [__m512i; 2] {
+    let low = _mm512_set1_epi8(15);
+    [_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low)]
+}

@@ -400,11 +400,3 @@ fn words8(words: &[i16], at: usize) -> __m128i {
     // SAFETY: the slice has 16 bytes, and the load needs no alignment.
     unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }
-
-/// The low and the high nibbles.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn nibbles(codes: __m512i) -> [__m512i; 2] {
-    let low = _mm512_set1_epi8(15);
-    [_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low)]
-}

@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use veritas_quant::tables::IQ4_NL_VALUES;
 use veritas_quant::unpack::IQ4_NL;
 
-use super::blocks32::{Block32, nibbles, pick_words, places_in_lanes};
+use super::blocks32::{Block32, pick_words, places_in_lanes};
+use crate::quant::avx512::vectors::nibbles;
 
 impl Block32 for IQ4_NL {
     const D_AT: usize = 0;
@@ -23,7 +24,7 @@ impl Block32 for IQ4_NL {
 /// The values of codes below sixteen, plus 128.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn values(codes: __m512i) -> __m512i {
+pub(in crate::quant::avx512) fn values(codes: __m512i) -> __m512i {
     // SAFETY: the array has 16 bytes, and the load needs no alignment.
     let values = unsafe { _mm_loadu_si128(IQ4_NL_VALUES.as_ptr().cast()) };
     let values = _mm_xor_si128(values, _mm_set1_epi8(-128));

@@ -7,10 +7,11 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::IQ4_XS;
 
-use super::blocks32::{even_lanes, nibbles, odd_lanes};
+use super::blocks32::{even_lanes, odd_lanes};
 use super::blocks256::{Block256, Headers, lanes_of_blocks};
 use super::iq4_nl::values;
 use super::{bytes64, half_bits, q64, words32};
+use crate::quant::avx512::vectors::nibbles;
 
 impl Block256 for IQ4_XS {
     const PAIRED: bool = false;

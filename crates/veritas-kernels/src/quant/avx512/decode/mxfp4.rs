@@ -8,8 +8,9 @@ use std::arch::x86_64::*;
 use veritas_quant::tables::MXFP4_VALUES;
 use veritas_quant::unpack::MXFP4;
 
-use super::blocks32::{BLOCKS, Block32, ROWS, nibbles};
+use super::blocks32::{BLOCKS, Block32, ROWS};
 use super::{bytes64, words32};
+use crate::quant::avx512::vectors::nibbles;
 
 /// Bytes of a block.
 const BYTES: usize = 17;

@@ -6,6 +6,7 @@ use veritas_quant::unpack::Q4_K;
 
 use super::blocks256::{Block256, Headers, lanes_of_blocks};
 use super::{bytes64, words32};
+use crate::quant::avx512::vectors::nibbles;
 
 impl Block256 for Q4_K {
     const PAIRED: bool = true;
@@ -62,14 +63,8 @@ pub(super) fn headers<const N: usize, const BYTES: usize>(blocks: &[u8]) -> Head
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn codes(block: &[u8], at: usize) -> [__m512i; 4] {
-    let low = _mm512_set1_epi8(15);
-    let packed = [bytes64(block, at), bytes64(block, at + 64)];
-    [
-        _mm512_and_si512(packed[0], low),
-        _mm512_and_si512(_mm512_srli_epi16::<4>(packed[0]), low),
-        _mm512_and_si512(packed[1], low),
-        _mm512_and_si512(_mm512_srli_epi16::<4>(packed[1]), low),
-    ]
+    let ([a, b], [c, d]) = (nibbles(bytes64(block, at)), nibbles(bytes64(block, at + 64)));
+    [a, b, c, d]
 }
 
 /// The scales in the order of [`codes`].

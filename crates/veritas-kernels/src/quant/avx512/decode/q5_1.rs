@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 
 use veritas_quant::unpack::Q5_1;
 
-use super::blocks32::{Block32, nibbles, pick_words, places_in_lanes};
+use super::blocks32::{Block32, pick_words, places_in_lanes};
 use super::q5_0::add_fifth_bits;
+use crate::quant::avx512::vectors::nibbles;
 
 impl Block32 for Q5_1 {
     const D_AT: usize = 0;

@@ -6,6 +6,7 @@ use veritas_quant::unpack::Q6_K;
 
 use super::blocks256::{Block256, Headers, lanes_of_blocks, scales_of_16, words_of_lanes};
 use super::{bytes32, bytes64, half_bits};
+use crate::quant::avx512::vectors::nibbles;
 
 impl Block256 for Q6_K {
     const PAIRED: bool = false;
@@ -45,17 +46,13 @@ impl Block256 for Q6_K {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn half(block: &[u8], half: usize) -> [__m512i; 2] {
-    let low = _mm512_set1_epi8(15);
     let pair = _mm512_set1_epi8(0x30);
     // Rotations that bring the bit pairs of a strip of 32 to bits 4 and 5.
     let first = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
     let second = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 30, 30, 30, 30, 30, 30, 30, 30);
-    let nibbles = bytes64(block, 64 * half);
+    let [low, next] = nibbles(bytes64(block, 64 * half));
     let high = _mm512_broadcast_i64x4(bytes32(block, 128 + 32 * half));
     let first = _mm512_and_si512(_mm512_rolv_epi32(high, first), pair);
     let second = _mm512_and_si512(_mm512_rolv_epi32(high, second), pair);
-    [
-        _mm512_or_si512(_mm512_and_si512(nibbles, low), first),
-        _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low), second),
-    ]
+    [_mm512_or_si512(low, first), _mm512_or_si512(next, second)]
 }

@@ -6,11 +6,11 @@ use std::marker::PhantomData;
 use veritas_quant::unpack::{self, Format};
 
 use super::{
-    Fill, LANES, LEN, OFFSET, Panel, PanelRows, nibbles, store_dwords, store_quads, store_words, transpose16,
+    Fill, LANES, LEN, OFFSET, Panel, PanelRows, store_dwords, store_quads, store_words, transpose16,
 };
+use crate::columns::STEP;
 use crate::quant::avx512::decode::half_bits;
-use crate::quant::avx512::vectors::{dwords, store};
-use crate::quant::panel::STEP;
+use crate::quant::avx512::vectors::{dwords, nibbles, store};
 
 /// Steps of a strip of 32 weights.
 const STEPS: usize = 32 / STEP;
@@ -60,12 +60,8 @@ impl PanelBlock256 for unpack::Q4_K {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     unsafe fn fill_half<const N: usize>(panel: &mut Panel, half: usize, b: usize, blocks: &PanelRows<'_>) {
         let codes = transpose64(blocks, half, 16 + 64 * N);
-        let steps = &mut panel.quants[(8 * b + 4 * N) * STEPS..][..4 * STEPS];
         for i in 0..LANES {
-            let (pair, j) = (i / STEPS, i % STEPS);
-            let [low, high] = nibbles(codes[i]);
-            store_quads(&mut steps[2 * pair * STEPS + j][half], low);
-            store_quads(&mut steps[(2 * pair + 1) * STEPS + j][half], high);
+            panel.put_strips::<N>(half, b, i, nibbles(codes[i]));
         }
     }
 
@@ -83,7 +79,6 @@ impl PanelBlock256 for unpack::Q5_K {
         // Bit s of a byte belongs to the strip s.
         let bits = transpose32(blocks, half, 16);
         let codes = transpose64(blocks, half, 48 + 64 * N);
-        let steps = &mut panel.quants[(8 * b + 4 * N) * STEPS..][..4 * STEPS];
         let sixteen = _mm512_set1_epi8(16);
         for i in 0..LANES {
             let (pair, j) = (i / STEPS, i % STEPS);
@@ -93,8 +88,7 @@ impl PanelBlock256 for unpack::Q5_K {
             let turned = |s: usize| _mm512_rolv_epi32(bits[j], _mm512_set1_epi32((4 - s as i32) & 31));
             let low = _mm512_or_si512(low, _mm512_and_si512(turned(strip), sixteen));
             let high = _mm512_or_si512(high, _mm512_and_si512(turned(strip + 1), sixteen));
-            store_quads(&mut steps[2 * pair * STEPS + j][half], low);
-            store_quads(&mut steps[(2 * pair + 1) * STEPS + j][half], high);
+            panel.put_strips::<N>(half, b, i, [low, high]);
         }
     }
 
@@ -147,6 +141,17 @@ impl PanelBlock256 for unpack::Q6_K {
 }
 
 impl Panel {
+    /// Stores the codes of the dword `i` of the nibbles of the half `N` of the block `b`: a strip of 32 weights has its
+    /// codes in the low nibbles of eight dwords, and the next one in the high ones.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    fn put_strips<const N: usize>(&mut self, half: usize, b: usize, i: usize, [low, high]: [__m512i; 2]) {
+        let steps = &mut self.quants[(8 * b + 4 * N) * STEPS..][..4 * STEPS];
+        let (pair, j) = (i / STEPS, i % STEPS);
+        store_quads(&mut steps[2 * pair * STEPS + j][half], low);
+        store_quads(&mut steps[(2 * pair + 1) * STEPS + j][half], high);
+    }
+
     /// The headers of Q4_K and Q5_K: d, d_min, and twelve bytes of scales and minimums of six bits.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

@@ -3,15 +3,14 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use veritas_quant::tables::IQ4_NL_VALUES;
 use veritas_quant::unpack;
 
-use super::{Fill, LANES, LEN, OFFSET, Panel, PanelRows, ROWS, nibbles, store_quads, transpose16};
+use super::{Fill, LANES, LEN, OFFSET, Panel, PanelRows, ROWS, store_quads, transpose_lanes, transpose16};
+use crate::columns::STEP;
 use crate::quant::avx512::decode::{
-    BLOCKS, Block32, STEP_BYTES_MAX, halves, place_of_byte, places_of_rows, words32,
+    BLOCKS, Block32, STEP_BYTES_MAX, halves, iq4_nl_values, place_of_byte, places_of_rows, words32,
 };
-use crate::quant::avx512::vectors::store;
-use crate::quant::panel::STEP;
+use crate::quant::avx512::vectors::{nibbles, store};
 
 /// Steps of a block.
 const STEPS: usize = 32 / STEP;
@@ -101,12 +100,9 @@ impl PanelBlock32 for unpack::IQ4_NL {
     const CODES_AT: usize = 2;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn weights(codes: __m512i) -> __m512i {
-        // SAFETY: the array has 16 bytes, and the load needs no alignment.
-        let values = unsafe { _mm_loadu_si128(IQ4_NL_VALUES.as_ptr().cast()) };
-        let values = _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(-128)));
-        _mm512_shuffle_epi8(values, codes)
+        iq4_nl_values(codes)
     }
 }
 
@@ -258,18 +254,4 @@ const fn places_of_dwords(bytes: usize, at: usize) -> [i16; 32] {
 fn four_rows<'w>(blocks: &PanelRows<'w>, half: usize, four: usize) -> [&'w [u8]; 4] {
     let first = half * LANES + 4 * four;
     [blocks.row(first), blocks.row(first + 1), blocks.row(first + 2), blocks.row(first + 3)]
-}
-
-/// The lane i of the vector j becomes the lane j of the vector i.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transpose_lanes([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
-    let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d)];
-    let odd = [_mm512_shuffle_i32x4::<0xDD>(a, b), _mm512_shuffle_i32x4::<0xDD>(c, d)];
-    [
-        _mm512_shuffle_i32x4::<0x88>(even[0], even[1]),
-        _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]),
-        _mm512_shuffle_i32x4::<0xDD>(even[0], even[1]),
-        _mm512_shuffle_i32x4::<0xDD>(odd[0], odd[1]),
-    ]
 }
